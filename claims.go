@@ -1,0 +1,359 @@
+package m2mauth
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Claims are what a verified token says. They come from a [Guard] alone, never
+// beside an error, and cannot be changed: requests with the same token may
+// share them.
+type Claims struct {
+	issuer, subject, clientID, id, organizationID string
+
+	audience  []string
+	scopes    Scopes
+	issuedAt  time.Time
+	notBefore time.Time
+	expiresAt time.Time
+	payload   []byte
+}
+
+// AppID returns the ID of the machine-to-machine application that the token was
+// issued to: sub, where the token is a machine's. For a user's token it returns
+// "", so that a user's ID is never taken for an application's.
+func (c *Claims) AppID() string {
+	if !c.IsMachine() {
+		return ""
+	}
+	return c.subject
+}
+
+// IsMachine reports whether the token speaks for an application itself and not
+// for a user of it: whether sub equals the client (RFC 9068 §2.2).
+func (c *Claims) IsMachine() bool { return c.subject == c.clientID }
+
+// Subject returns sub: an application's ID or a user's. See [Claims.AppID].
+func (c *Claims) Subject() string { return c.subject }
+
+// ClientID returns the application that asked for the token: client_id, or the
+// claim that Config.ClientClaims names.
+func (c *Claims) ClientID() string { return c.clientID }
+
+// Issuer returns iss, which equals Config.Issuer.
+func (c *Claims) Issuer() string { return c.issuer }
+
+// ID returns jti, the token's identifier, or "" if it has none.
+func (c *Claims) ID() string { return c.id }
+
+// OrganizationID returns organization_id, the Logto organization that the token
+// is limited to, or "" if it is not limited to one.
+func (c *Claims) OrganizationID() string { return c.organizationID }
+
+// Audience returns a copy of aud.
+func (c *Claims) Audience() []string { return slices.Clone(c.audience) }
+
+// Scopes returns the permissions that the token holds.
+func (c *Claims) Scopes() Scopes { return c.scopes }
+
+// IssuedAt returns iat, or the zero time if the token has none.
+func (c *Claims) IssuedAt() time.Time { return c.issuedAt }
+
+// ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer.
+func (c *Claims) ExpiresAt() time.Time { return c.expiresAt }
+
+// Decode stores the token's whole payload in the value that v points to, for
+// claims of your own. It follows the rules of encoding/json/v2: names match
+// exactly (encoding/json would fill a field "sub" from a member "SUB").
+func (c *Claims) Decode(v any) error {
+	if len(c.payload) == 0 {
+		return errors.New("m2mauth: Decode: these Claims come from no token")
+	}
+	return json.Unmarshal(bytes.Clone(c.payload), v) // a decoder of the user's own could keep and change the bytes
+}
+
+// claimPolicy is what Config says of claims.
+type claimPolicy struct {
+	issuer       string
+	audiences    []string
+	scopeClaims  []string
+	scopeArrays  bool // a scope claim may also be an array of strings
+	clientClaims []string
+	leeway       time.Duration
+	maxLifetime  time.Duration
+}
+
+// claimValues are the members that the checks look at, as they stand in the payload.
+type claimValues struct {
+	iss, sub, aud, exp, nbf, iat, jti, cnf, organizationID jsontext.Value
+
+	scopes, clients []jsontext.Value // in the order of the policy's names
+}
+
+// read turns a token's payload into Claims, if they are acceptable now.
+// accessToken says that the header's typ is at+jwt, for which RFC 9068 §2.2
+// requires more claims than other types have.
+func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*Claims, *Error) {
+	values, err := p.collect(payload)
+	if err != nil {
+		return nil, newError(ErrMalformed, "the token's payload is not one strict JSON object")
+	}
+	c := &Claims{payload: payload}
+	for _, check := range []func(*Claims, *claimValues) *Error{
+		p.checkIssuer,
+		p.checkAudience,
+		p.checkConfirmation,
+		p.readTimes,
+		p.readSubject,
+		p.readClient,
+		p.readID,
+		p.readScopes,
+		p.readOrganization,
+	} {
+		if e := check(c, values); e != nil {
+			return nil, e
+		}
+	}
+	if e := p.checkTimes(c, now); e != nil {
+		return nil, e
+	}
+	if accessToken && values.iat == nil {
+		return nil, missing("iat")
+	}
+	if accessToken && values.jti == nil {
+		return nil, missing("jti")
+	}
+	return c, nil
+}
+
+func (p *claimPolicy) collect(payload []byte) (*claimValues, error) {
+	v := &claimValues{
+		scopes:  make([]jsontext.Value, len(p.scopeClaims)),
+		clients: make([]jsontext.Value, len(p.clientClaims)),
+	}
+	err := readObject(payload, func(name []byte, value jsontext.Value) error {
+		switch string(name) {
+		case "iss":
+			v.iss = value
+		case "sub":
+			v.sub = value
+		case "aud":
+			v.aud = value
+		case "exp":
+			v.exp = value
+		case "nbf":
+			v.nbf = value
+		case "iat":
+			v.iat = value
+		case "jti":
+			v.jti = value
+		case "cnf":
+			v.cnf = value
+		case "organization_id":
+			v.organizationID = value
+		}
+		for i, claim := range p.scopeClaims {
+			if string(name) == claim {
+				v.scopes[i] = value
+			}
+		}
+		for i, claim := range p.clientClaims {
+			if string(name) == claim {
+				v.clients[i] = value
+			}
+		}
+		return nil
+	})
+	return v, err
+}
+
+func missing(claim string) *Error {
+	return newError(ErrClaims, "the token lacks the claim "+claim, slog.String("claim", claim))
+}
+
+func mistyped(claim, want string) *Error {
+	return newError(ErrClaims, fmt.Sprintf("the token's claim %s is not %s", claim, want), slog.String("claim", claim))
+}
+
+// requiredString reads a claim that must be there and hold something.
+func requiredString(claim string, v jsontext.Value) (string, *Error) {
+	if v == nil {
+		return "", missing(claim)
+	}
+	s, ok := stringOf(v)
+	if !ok || s == "" {
+		return "", mistyped(claim, "a non-empty string")
+	}
+	return s, nil
+}
+
+func (p *claimPolicy) checkIssuer(c *Claims, v *claimValues) (e *Error) {
+	if c.issuer, e = requiredString("iss", v.iss); e != nil {
+		return e
+	}
+	if c.issuer != p.issuer {
+		return newError(ErrIssuer, issuerHint(p.issuer, c.issuer), expected(p.issuer), got(c.issuer))
+	}
+	return nil
+}
+
+func (p *claimPolicy) checkAudience(c *Claims, v *claimValues) *Error {
+	if v.aud == nil {
+		return missing("aud")
+	}
+	var ok bool
+	if c.audience, ok = stringsOf(v.aud); !ok {
+		return mistyped("aud", "a string or an array of strings")
+	}
+	for _, own := range p.audiences {
+		if slices.Contains(c.audience, own) { // byte by byte: Logto keeps https://a and https://a/ apart
+			return nil
+		}
+	}
+	return newError(ErrAudience, audienceHint(p.audiences, c.audience),
+		expected(strings.Join(p.audiences, " ")), got(strings.Join(c.audience, " ")))
+}
+
+// checkConfirmation refuses tokens bound to their sender's key (RFC 7800, 8705,
+// 9449): taken as a plain bearer token, such a token could be replayed by a thief.
+func (p *claimPolicy) checkConfirmation(_ *Claims, v *claimValues) *Error {
+	if v.cnf != nil {
+		return newError(ErrClaims, "the token is bound to a key of its sender (cnf), and cannot be used as a plain bearer token",
+			slog.String("claim", "cnf"))
+	}
+	return nil
+}
+
+func (p *claimPolicy) readTimes(c *Claims, v *claimValues) *Error {
+	for _, t := range []struct {
+		claim string
+		value jsontext.Value
+		to    *time.Time
+	}{{"exp", v.exp, &c.expiresAt}, {"nbf", v.nbf, &c.notBefore}, {"iat", v.iat, &c.issuedAt}} {
+		if t.value == nil {
+			continue
+		}
+		at, ok := numericDate(t.value)
+		if !ok {
+			return mistyped(t.claim, "a number of seconds since 1970")
+		}
+		*t.to = at
+	}
+	if v.exp == nil {
+		return missing("exp")
+	}
+	return nil
+}
+
+// endOfTime is the end of the year 9999 in seconds, past which a date is a mistake.
+const endOfTime = 253402300800
+
+// numericDate reads a NumericDate (RFC 7519 §2): a JSON number of seconds, with
+// fractions, from 1970 to 9999.
+func numericDate(v jsontext.Value) (time.Time, bool) {
+	if v.Kind() != '0' || v[0] == '-' {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseFloat(string(v), 64)
+	if err != nil || seconds >= endOfTime {
+		return time.Time{}, false
+	}
+	whole, fraction := math.Modf(seconds)
+	return time.Unix(int64(whole), int64(fraction*1e9)), true
+}
+
+// checkTimes is apart from readTimes since a remembered token's clock goes on.
+func (p *claimPolicy) checkTimes(c *Claims, now time.Time) *Error {
+	if !now.Before(c.expiresAt.Add(p.leeway)) {
+		return newError(ErrExpired, "the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ",
+			slog.Time("exp", c.expiresAt.UTC()), slog.Time("now", now.UTC()))
+	}
+	for _, t := range []struct {
+		claim string
+		at    time.Time
+	}{{"nbf", c.notBefore}, {"iat", c.issuedAt}} {
+		if t.at.After(now.Add(p.leeway)) {
+			return newError(ErrNotYetValid, "the token is not valid yet: the clocks of the issuer and of this API differ, or it was issued for later",
+				slog.Time(t.claim, t.at.UTC()), slog.Time("now", now.UTC()))
+		}
+	}
+	if p.maxLifetime > 0 {
+		if c.issuedAt.IsZero() {
+			return missing("iat")
+		}
+		if lifetime := c.expiresAt.Sub(c.issuedAt); lifetime > p.maxLifetime {
+			return newError(ErrClaims, "the token lives longer than this API accepts",
+				slog.Duration("expected", p.maxLifetime), slog.Duration("got", lifetime))
+		}
+	}
+	return nil
+}
+
+func (p *claimPolicy) readSubject(c *Claims, v *claimValues) (e *Error) {
+	c.subject, e = requiredString("sub", v.sub)
+	return e
+}
+
+// readClient takes the client from the first of the policy's claims that the
+// token has. Two of them that disagree could be read in two ways.
+func (p *claimPolicy) readClient(c *Claims, v *claimValues) *Error {
+	for i, value := range v.clients {
+		if value == nil {
+			continue
+		}
+		client, e := requiredString(p.clientClaims[i], value)
+		if e != nil {
+			return e
+		}
+		if c.clientID != "" && c.clientID != client {
+			return newError(ErrClaims, "the token names two different clients", slog.Any("claims", p.clientClaims))
+		}
+		c.clientID = client
+	}
+	if c.clientID == "" {
+		return missing(strings.Join(p.clientClaims, " or "))
+	}
+	return nil
+}
+
+func (p *claimPolicy) readID(c *Claims, v *claimValues) (e *Error) {
+	if v.jti != nil {
+		c.id, e = requiredString("jti", v.jti)
+	}
+	return e
+}
+
+// readScopes takes permissions from the policy's claims and from nowhere else:
+// a Logto tenant's claims script can write scp, roles and permissions, but not scope.
+func (p *claimPolicy) readScopes(c *Claims, v *claimValues) *Error {
+	for i, value := range v.scopes {
+		if value == nil {
+			continue
+		}
+		list, ok := stringsOf(value)
+		if isArray := value.Kind() == '['; !ok || isArray && !p.scopeArrays {
+			return mistyped(p.scopeClaims[i], "a string")
+		} else if !isArray {
+			list = splitScopes(list[0])
+		}
+		c.scopes.names = append(c.scopes.names, list...)
+	}
+	return nil
+}
+
+func (p *claimPolicy) readOrganization(c *Claims, v *claimValues) (e *Error) {
+	if v.organizationID != nil {
+		c.organizationID, e = requiredString("organization_id", v.organizationID)
+	}
+	return e
+}

@@ -1,0 +1,313 @@
+package m2mauth
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/m2mauth/m2mauth/internal/jose"
+)
+
+// Config says which tokens a [Guard] accepts and where the issuer's keys are.
+// Issuer and Audience are required; the zero value of every other field is a
+// safe default.
+type Config struct {
+	// Issuer is the issuer's identifier, an absolute https URL, which must
+	// equal iss byte by byte (RFC 9068 §4). Logto's ends in /oidc:
+	// https://your.logto.endpoint/oidc. http is accepted for loopback hosts
+	// and PlainHTTPHosts.
+	Issuer string
+
+	// Audience is the API's resource indicator (RFC 8707), exactly as it is
+	// registered at the issuer: aud must hold it byte by byte, so that
+	// https://shopping.api and https://shopping.api/ are two audiences.
+	Audience string
+
+	// OtherAudiences are accepted as well as Audience. Default: none.
+	OtherAudiences []string
+
+	// JWKSURL is where the issuer's key set is. Default: where the issuer's
+	// discovery document says, if that has the issuer's own origin. Set it
+	// where keys are on another origin, or where discovery cannot be reached
+	// or names a host that cannot be reached from here.
+	JWKSURL string
+
+	// JWKS is the issuer's key set itself (RFC 7517 §5), for places without a
+	// network: nothing is fetched then. Not together with JWKSURL.
+	JWKS []byte
+
+	// PlainHTTPHosts are hosts, besides loopback, that may be asked over http,
+	// such as "logto" or "logto:3001" in compose or Kubernetes. Whoever can
+	// change what such a host answers can forge tokens. Default: none.
+	PlainHTTPHosts []string
+
+	// Algorithms are the signature algorithms accepted (RFC 7518 §3.1, RFC 8037,
+	// RFC 9864). Default: ES256, ES384, ES512, RS256, RS384, RS512, PS256,
+	// PS384, PS512 and EdDSA, which includes its newer name Ed25519. Symmetric
+	// algorithms and none are refused. A published RSA key without alg is for
+	// RS256, or for the only RSA algorithm named here.
+	Algorithms []string
+
+	// TokenTypes are the values of the header's typ accepted, in any letter
+	// case and with or without "application/"; "" stands for a token without
+	// typ. Default: at+jwt (RFC 9068 §2.1), which ID tokens do not have. With
+	// other types, it is the audience alone that keeps ID tokens out.
+	TokenTypes []string
+
+	// ScopeClaims are the claims that hold permissions; a token's permissions
+	// are those of all of them. Default: scope, a string (RFC 9068 §2.2.3). A
+	// claim named here may also be an array of strings.
+	ScopeClaims []string
+
+	// ClientClaims are the claims that may name the client. Default:
+	// client_id (RFC 9068 §2.2). Others are azp, appid, cid. At least one must
+	// be there, and two must not differ.
+	ClientClaims []string
+
+	// Leeway is how far the clocks of issuer and API may differ. Default: 30 s;
+	// negative: none; at most 10 minutes.
+	Leeway time.Duration
+
+	// MaxLifetime bounds exp - iat. Default 0: no bound. With a bound, iat is
+	// required.
+	MaxLifetime time.Duration
+
+	// KeyTTL is how long fetched keys are fresh, unless the issuer's max-age
+	// says otherwise. Default: 10 minutes; from 1 second to 24 hours.
+	KeyTTL time.Duration
+
+	// KeyStaleFor is how long after KeyTTL the last good keys still serve if
+	// the issuer fails. Default: 1 hour; negative: not at all; at most 7 days.
+	KeyStaleFor time.Duration
+
+	// FetchTimeout bounds one attempt to get the keys, discovery included, and
+	// so what a request may wait for it. Default: 5 s, or a tenth of KeyTTL if
+	// that is less; at most a tenth of KeyTTL, so that a slow refresh ends
+	// before the keys do.
+	FetchTimeout time.Duration
+
+	// AllowOrganizations lets tokens with organization_id through, whose
+	// scopes hold within one Logto organization only. Default: they get 403.
+	// Set it only if your handlers compare Claims.OrganizationID themselves:
+	// otherwise a role in one customer's organization opens the data of all.
+	AllowOrganizations bool
+
+	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII
+	// without quotes and backslashes. Default: Audience, without characters
+	// that cannot stand there.
+	Realm string
+
+	// HTTPClient fetches the discovery document and the keys, for proxies,
+	// private certificate authorities and tests. A copy is used that follows
+	// redirects within the same origin alone. Default: a client of the guard's
+	// own, with proxies from the environment.
+	HTTPClient *http.Client
+
+	// Logger is told why requests are refused and what happens to the keys,
+	// never a token. Default: slog.Default().
+	Logger *slog.Logger
+
+	// ErrorHandler writes the answer to a refused request, for those who want
+	// problem+json or a page of their own. WWW-Authenticate, Retry-After and
+	// Cache-Control are set already. Default: a small JSON body.
+	ErrorHandler func(http.ResponseWriter, *http.Request, *Error)
+}
+
+const (
+	defaultLeeway      = 30 * time.Second
+	maxLeeway          = 10 * time.Minute
+	defaultKeyTTL      = 10 * time.Minute
+	minKeyTTL          = time.Second
+	maxKeyTTL          = 24 * time.Hour
+	defaultKeyStaleFor = time.Hour
+	maxKeyStaleFor     = 7 * 24 * time.Hour
+	defaultTimeout     = 5 * time.Second
+
+	// organizationsResource is an indicator that Logto reserves: any of its
+	// applications gets a token for it with every permission that it names.
+	organizationsResource = "urn:logto:resource:organizations"
+	// organizationAudience begins the audience of an organization token.
+	organizationAudience = "urn:logto:organization:"
+)
+
+var (
+	defaultAlgorithms = []string{"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"}
+	defaultTypes      = []string{accessTokenType}
+)
+
+// mistakes gathers what is wrong with a Config, so that all is told at once.
+type mistakes []error
+
+func (m *mistakes) add(format string, args ...any) {
+	*m = append(*m, fmt.Errorf("m2mauth: Config."+format, args...))
+}
+
+// checked returns a copy of the Config with every default filled in, sharing no
+// memory with the caller's, and all mistakes joined.
+func (c Config) checked() (Config, error) {
+	var m mistakes
+	c.OtherAudiences = slices.Clone(c.OtherAudiences)
+	c.PlainHTTPHosts = slices.Clone(c.PlainHTTPHosts)
+	c.JWKS = slices.Clone(c.JWKS)
+
+	c.checkURLs(&m)
+	c.checkNames(&m)
+	c.checkTimes(&m)
+	c.checkAlgorithms(&m)
+
+	if c.JWKSURL != "" && c.JWKS != nil {
+		m.add("JWKS and Config.JWKSURL exclude each other: keys are either given or fetched")
+	}
+	if quotable(c.Realm) != c.Realm {
+		m.add("Realm: %q must be printable ASCII without quotes and backslashes", c.Realm)
+	}
+	if c.Realm == "" {
+		c.Realm = quotable(c.Audience)
+	}
+	return c, errors.Join(m...)
+}
+
+func (c *Config) checkNames(m *mistakes) {
+	checkAudience("Audience", c.Audience, m)
+	for i, a := range c.OtherAudiences {
+		checkAudience(fmt.Sprintf("OtherAudiences[%d]", i), a, m)
+	}
+	for i, t := range c.TokenTypes {
+		if strings.EqualFold(t, "application/") {
+			m.add("TokenTypes[%d]: %q names no type: name one such as at+jwt, or \"\" for a token without typ", i, t)
+		}
+	}
+	c.TokenTypes = withDefault(c.TokenTypes, defaultTypes)
+	c.ScopeClaims = namesOrDefault("ScopeClaims", c.ScopeClaims, "scope", m)
+	c.ClientClaims = namesOrDefault("ClientClaims", c.ClientClaims, "client_id", m)
+}
+
+func checkAudience(field, audience string, m *mistakes) {
+	switch audience {
+	case "":
+		m.add("%s is empty: set it to the API's resource indicator, such as https://shopping.api", field)
+	case organizationsResource:
+		m.add("%s: %s is reserved, and any application of a Logto tenant gets a token for it with every permission", field, audience)
+	}
+}
+
+func withDefault(list, otherwise []string) []string {
+	if len(list) == 0 {
+		return otherwise
+	}
+	return slices.Clone(list)
+}
+
+func namesOrDefault(field string, names []string, otherwise string, m *mistakes) []string {
+	for i, n := range names {
+		if n == "" {
+			m.add("%s[%d] is empty: name a claim, or leave the field out for %s", field, i, otherwise)
+		}
+	}
+	return withDefault(names, []string{otherwise})
+}
+
+func (c *Config) checkURLs(m *mistakes) {
+	if u := c.checkURL("Issuer", c.Issuer, "https://your.logto.endpoint/oidc", m); u != nil && (u.RawQuery != "" || u.ForceQuery) {
+		m.add("Issuer must not have a query (RFC 8414 §2)")
+	}
+	if c.JWKSURL != "" {
+		c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m)
+	}
+	for i, h := range c.PlainHTTPHosts {
+		if h == "" || strings.ContainsAny(h, "/ \t@?#") {
+			m.add("PlainHTTPHosts[%d]: %q must be a host, or a host and a port, such as logto or logto:3001", i, h)
+		}
+	}
+}
+
+// checkURL shows nothing of a URL that may hold secrets: a user name, a
+// password, or a query.
+func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
+	if value == "" {
+		m.add("%s is empty: set it to an absolute URL, such as %s", field, example)
+		return nil
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		m.add("%s must be an absolute https URL, such as %s", field, example)
+		return nil
+	}
+	if u.User != nil {
+		m.add("%s must not hold a user name or password", field)
+	}
+	if strings.Contains(value, "#") {
+		m.add("%s must not have a fragment", field)
+	}
+	if !mayAsk(u, c.PlainHTTPHosts) {
+		m.add("%s must be https, not http to %s; http is for loopback hosts and for those that Config.PlainHTTPHosts names", field, u.Host)
+	}
+	return u
+}
+
+// mayAsk reports whether a URL's host may be asked with its scheme. Keys that
+// came over plain http could be anyone's.
+func mayAsk(u *url.URL, plainHTTPHosts []string) bool {
+	switch u.Scheme {
+	case "https":
+		return true
+	case "http":
+		host := u.Hostname()
+		ip := net.ParseIP(host)
+		return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback()) ||
+			slices.ContainsFunc(plainHTTPHosts, func(h string) bool {
+				return strings.EqualFold(h, host) || strings.EqualFold(h, u.Host)
+			})
+	}
+	return false
+}
+
+func (c *Config) checkTimes(m *mistakes) {
+	switch {
+	case c.Leeway == 0:
+		c.Leeway = defaultLeeway
+	case c.Leeway < 0:
+		c.Leeway = 0
+	case c.Leeway > maxLeeway:
+		m.add("Leeway: %v is over %v, which would accept tokens long expired", c.Leeway, maxLeeway)
+	}
+	if c.MaxLifetime < 0 {
+		m.add("MaxLifetime: %v is negative; leave it out for no bound", c.MaxLifetime)
+	}
+	if c.KeyTTL == 0 {
+		c.KeyTTL = defaultKeyTTL
+	}
+	if c.KeyTTL < minKeyTTL || c.KeyTTL > maxKeyTTL {
+		m.add("KeyTTL: %v must be from %v to %v", c.KeyTTL, minKeyTTL, maxKeyTTL)
+		c.KeyTTL = defaultKeyTTL // what FetchTimeout is held against
+	}
+	switch {
+	case c.KeyStaleFor == 0:
+		c.KeyStaleFor = defaultKeyStaleFor
+	case c.KeyStaleFor < 0:
+		c.KeyStaleFor = 0
+	case c.KeyStaleFor > maxKeyStaleFor:
+		m.add("KeyStaleFor: %v is over %v: a withdrawn key would be accepted for as long", c.KeyStaleFor, maxKeyStaleFor)
+	}
+	if c.FetchTimeout == 0 {
+		c.FetchTimeout = min(defaultTimeout, c.KeyTTL/10)
+	}
+	if c.FetchTimeout < 0 || c.FetchTimeout > c.KeyTTL/10 {
+		m.add("FetchTimeout: %v must be above 0 and at most a tenth of Config.KeyTTL (%v), so that a slow refresh ends before the keys do", c.FetchTimeout, c.KeyTTL)
+	}
+}
+
+func (c *Config) checkAlgorithms(m *mistakes) {
+	for i, a := range c.Algorithms {
+		if _, ok := jose.Algorithm(a); !ok {
+			m.add("Algorithms[%d]: %q is not accepted; use some of %s (never none or a symmetric algorithm)", i, a, strings.Join(defaultAlgorithms, ", "))
+		}
+	}
+	c.Algorithms = withDefault(c.Algorithms, defaultAlgorithms)
+}

@@ -1,0 +1,334 @@
+package m2mauth
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// goodConfig is what a user must write, and nothing else.
+func goodConfig() Config {
+	return Config{Issuer: "https://your.logto.endpoint/oidc", Audience: "https://shopping.api"}
+}
+
+// oneKeySet holds a P-256 key, that of RFC 7517 appendix A.1.
+const oneKeySet = `{"keys":[{"kty":"EC","crv":"P-256","kid":"1",` +
+	`"x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}`
+
+func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
+	t.Parallel()
+	const form = "https://your.logto.endpoint/oidc"
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		want   []string // parts of the one mistake
+	}{
+		{"no issuer", func(c *Config) { c.Issuer = "" }, []string{"Config.Issuer is empty", form}},
+		{"a relative issuer", func(c *Config) { c.Issuer = "/oidc" }, []string{"Config.Issuer", "absolute https URL", form}},
+		{"an issuer without scheme", func(c *Config) { c.Issuer = "your.logto.endpoint/oidc" }, []string{"Config.Issuer", "absolute https URL", form}},
+		{"an issuer that is a host and a port", func(c *Config) { c.Issuer = "localhost:3001" }, []string{"Config.Issuer", "absolute https URL", form}},
+		{"an issuer of another scheme", func(c *Config) { c.Issuer = "ftp://your.logto.endpoint/oidc" }, []string{"Config.Issuer", "absolute https URL"}},
+		{"an issuer without host", func(c *Config) { c.Issuer = "https:///oidc" }, []string{"Config.Issuer", "absolute https URL"}},
+		{"an issuer with a port alone", func(c *Config) { c.Issuer = "https://:443/oidc" }, []string{"Config.Issuer", "absolute https URL"}},
+		{"an opaque issuer", func(c *Config) { c.Issuer = "https:your.logto.endpoint" }, []string{"Config.Issuer", "absolute https URL"}},
+		{"an issuer that is no URL", func(c *Config) { c.Issuer = "https://%zz/" }, []string{"Config.Issuer", "absolute https URL"}},
+		{"an issuer with control characters", func(c *Config) { c.Issuer = "https://a.example/\n" }, []string{"Config.Issuer", "absolute https URL"}},
+		{"an issuer over http", func(c *Config) { c.Issuer = "http://your.logto.endpoint/oidc" }, []string{"Config.Issuer", "http is for loopback hosts", "Config.PlainHTTPHosts"}},
+		{"an issuer over http on a host that only looks like loopback", func(c *Config) { c.Issuer = "http://localhost.example/oidc" }, []string{"Config.Issuer", "http is for loopback hosts"}},
+		{"an issuer over http on another port than allowed", func(c *Config) {
+			c.Issuer, c.PlainHTTPHosts = "http://logto:3002/oidc", []string{"logto:3001"}
+		}, []string{"Config.Issuer", "http is for loopback hosts"}},
+		{"an issuer with a query", func(c *Config) { c.Issuer += "?a=b" }, []string{"Config.Issuer", "query", "RFC 8414"}},
+		{"an issuer with an empty query", func(c *Config) { c.Issuer += "?" }, []string{"Config.Issuer", "query"}},
+		{"an issuer with a fragment", func(c *Config) { c.Issuer += "#a" }, []string{"Config.Issuer", "fragment"}},
+		{"an issuer with an empty fragment", func(c *Config) { c.Issuer += "#" }, []string{"Config.Issuer", "fragment"}},
+		{"an issuer with a password", func(c *Config) { c.Issuer = "https://a:b@your.logto.endpoint/oidc" }, []string{"Config.Issuer must not hold a user name or password"}},
+
+		{"no audience", func(c *Config) { c.Audience = "" }, []string{"Config.Audience is empty", "resource indicator", "https://shopping.api"}},
+		{"the reserved audience", func(c *Config) { c.Audience = "urn:logto:resource:organizations" }, []string{"Config.Audience: ", "reserved"}},
+		{"an empty other audience", func(c *Config) { c.OtherAudiences = []string{"https://a.example", ""} }, []string{"Config.OtherAudiences[1] is empty"}},
+		{"the reserved audience among others", func(c *Config) { c.OtherAudiences = []string{"urn:logto:resource:organizations"} }, []string{"Config.OtherAudiences[0]", "reserved"}},
+
+		{"a relative JWKSURL", func(c *Config) { c.JWKSURL = "/oidc/jwks" }, []string{"Config.JWKSURL", "absolute https URL", form + "/jwks"}},
+		{"a JWKSURL over http", func(c *Config) { c.JWKSURL = "http://keys.example/jwks" }, []string{"Config.JWKSURL", "http is for loopback hosts", "Config.PlainHTTPHosts"}},
+		{"a JWKSURL with a fragment", func(c *Config) { c.JWKSURL = form + "/jwks#a" }, []string{"Config.JWKSURL", "fragment"}},
+		{"a JWKSURL with a password", func(c *Config) { c.JWKSURL = "https://a:b@keys.example/jwks" }, []string{"Config.JWKSURL must not hold a user name or password"}},
+		{"keys twice", func(c *Config) { c.JWKSURL, c.JWKS = form+"/jwks", []byte(oneKeySet) }, []string{"Config.JWKS and Config.JWKSURL exclude each other"}},
+		{"keys that are empty", func(c *Config) { c.JWKS = []byte{} }, []string{"Config.JWKS: ", "not a JSON Web Key Set"}},
+		{"keys that are no JSON", func(c *Config) { c.JWKS = []byte("<html>") }, []string{"Config.JWKS: ", "not a JSON Web Key Set"}},
+		{"an empty key set", func(c *Config) { c.JWKS = []byte(`{"keys":[]}`) }, []string{"Config.JWKS: ", "no usable key"}},
+		{"a key set of odd keys", func(c *Config) { c.JWKS = []byte(`{"keys":[{"kty":"oct","kid":"1","k":"AAAA"}]}`) }, []string{"Config.JWKS: ", "no usable key", "private or symmetric"}},
+
+		{"an empty plain host", func(c *Config) { c.PlainHTTPHosts = []string{"logto", ""} }, []string{"Config.PlainHTTPHosts[1]: ", "logto or logto:3001"}},
+		{"a URL as plain host", func(c *Config) { c.PlainHTTPHosts = []string{"http://logto"} }, []string{"Config.PlainHTTPHosts[0]: ", "logto or logto:3001"}},
+		{"a plain host with a space", func(c *Config) { c.PlainHTTPHosts = []string{"logto other"} }, []string{"Config.PlainHTTPHosts[0]: "}},
+
+		{"alg none", func(c *Config) { c.Algorithms = []string{"ES384", "none"} }, []string{"Config.Algorithms[1]: ", `"none"`, "ES256, ES384, ES512", "never none or a symmetric algorithm"}},
+		{"a symmetric algorithm", func(c *Config) { c.Algorithms = []string{"HS256"} }, []string{"Config.Algorithms[0]: ", "HS256", "ES256, ES384, ES512"}},
+		{"an unknown algorithm", func(c *Config) { c.Algorithms = []string{"ES256K"} }, []string{"Config.Algorithms[0]: ", "ES256K"}},
+		{"an algorithm in lower case", func(c *Config) { c.Algorithms = []string{"es384"} }, []string{"Config.Algorithms[0]: ", "es384"}},
+		{"an empty algorithm", func(c *Config) { c.Algorithms = []string{""} }, []string{"Config.Algorithms[0]: ", `""`}},
+		{"a type that is a prefix alone", func(c *Config) { c.TokenTypes = []string{"JWT", "application/"} }, []string{"Config.TokenTypes[1]: ", "at+jwt"}},
+		{"an empty scope claim", func(c *Config) { c.ScopeClaims = []string{""} }, []string{"Config.ScopeClaims[0] is empty", "scope"}},
+		{"an empty client claim", func(c *Config) { c.ClientClaims = []string{"azp", ""} }, []string{"Config.ClientClaims[1] is empty", "client_id"}},
+
+		{"too much leeway", func(c *Config) { c.Leeway = 10*time.Minute + 1 }, []string{"Config.Leeway: ", "over 10m0s"}},
+		{"a negative lifetime", func(c *Config) { c.MaxLifetime = -time.Second }, []string{"Config.MaxLifetime: ", "negative"}},
+		{"a short TTL", func(c *Config) { c.KeyTTL = time.Second - 1 }, []string{"Config.KeyTTL: ", "from 1s to 24h0m0s"}},
+		{"a negative TTL", func(c *Config) { c.KeyTTL = -time.Hour }, []string{"Config.KeyTTL: ", "from 1s to 24h0m0s"}},
+		{"a long TTL", func(c *Config) { c.KeyTTL = 24*time.Hour + 1 }, []string{"Config.KeyTTL: ", "from 1s to 24h0m0s"}},
+		{"keys that are stale for long", func(c *Config) { c.KeyStaleFor = 7*24*time.Hour + 1 }, []string{"Config.KeyStaleFor: ", "over 168h0m0s"}},
+		{"a negative timeout", func(c *Config) { c.FetchTimeout = -time.Second }, []string{"Config.FetchTimeout: ", "above 0", "a tenth of Config.KeyTTL (10m0s)"}},
+		{"a timeout over a tenth of the TTL", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Minute, 6*time.Second+1 }, []string{"Config.FetchTimeout: ", "at most a tenth of Config.KeyTTL (1m0s)"}},
+
+		{"a realm with a quote", func(c *Config) { c.Realm = `a"b` }, []string{"Config.Realm: ", "printable ASCII without quotes and backslashes"}},
+		{"a realm with a backslash", func(c *Config) { c.Realm = `a\b` }, []string{"Config.Realm: "}},
+		{"a realm with a line break", func(c *Config) { c.Realm = "a\r\nSet-Cookie: b" }, []string{"Config.Realm: "}},
+		{"a realm that is not ASCII", func(c *Config) { c.Realm = "Läden" }, []string{"Config.Realm: "}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			config := goodConfig()
+			test.change(&config)
+			guard, err := New(config)
+			require.Error(t, err)
+			assert.Nil(t, guard)
+			for _, part := range test.want {
+				assert.ErrorContains(t, err, part)
+			}
+			assert.Len(t, mistakesIn(err), 1, "one mistake is told once: %v", err)
+			assert.Regexp(t, `^m2mauth: Config\.`, err.Error())
+			assert.NotContains(t, err.Error(), "\n", "a line for a mistake")
+		})
+	}
+}
+
+func TestNewTellsAllMistakesAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := New(Config{
+		Issuer:         "http://a:b@your.logto.endpoint/oidc?a=b#c",
+		OtherAudiences: []string{""},
+		JWKSURL:        "jwks",
+		JWKS:           []byte("rubbish"),
+		PlainHTTPHosts: []string{""},
+		Algorithms:     []string{"none", "HS256"},
+		ScopeClaims:    []string{""},
+		ClientClaims:   []string{""},
+		Leeway:         time.Hour,
+		MaxLifetime:    -1,
+		KeyTTL:         time.Hour * 100,
+		KeyStaleFor:    time.Hour * 1000,
+		FetchTimeout:   -1,
+		Realm:          `"`,
+	})
+	require.Error(t, err)
+	for _, part := range []string{
+		"Issuer must not hold a user name", "must not have a fragment", "must not have a query", "http is for loopback hosts",
+		"Audience is empty", "OtherAudiences[0]", "JWKSURL", "exclude each other", "JWKS: not a JSON Web Key Set",
+		"PlainHTTPHosts[0]", "Algorithms[0]", "Algorithms[1]", "ScopeClaims[0]", "ClientClaims[0]",
+		"Leeway: ", "MaxLifetime: ", "KeyTTL: ", "KeyStaleFor: ", "FetchTimeout: ", "Realm: ",
+	} {
+		assert.ErrorContains(t, err, part)
+	}
+}
+
+// mistakesIn takes what errors.Join made apart.
+func mistakesIn(err error) (list []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	for _, part := range joined.Unwrap() {
+		list = append(list, mistakesIn(part)...)
+	}
+	return list
+}
+
+func TestNewShowsNoSecretOfAURL(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{
+		"https://user:hunter2@host.example/oidc",
+		"http://user:hunter2@host.example/oidc",
+		"ftp://user:hunter2@host.example/oidc",
+		"https://user:hunter2@host.example:port/oidc",
+		"https://user:hunter2@/oidc",
+		"https://user:hunter2@host.example/oidc?a=b#c",
+		"user:hunter2@host.example",
+		"https://host.example/oidc?key=hunter2#c",
+		"http://host.example/oidc?key=hunter2",
+	} {
+		t.Run(address, func(t *testing.T) {
+			t.Parallel()
+			config := goodConfig()
+			config.Issuer = address
+			config.JWKSURL = address
+			_, err := New(config)
+			require.Error(t, err)
+			assert.NotContains(t, err.Error(), "hunter2")
+		})
+	}
+}
+
+func TestNewAcceptsWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*Config){
+		"nothing but issuer and audience":         func(*Config) {},
+		"an issuer without path":                  func(c *Config) { c.Issuer = "https://your.logto.endpoint" },
+		"an issuer with a slash at the end":       func(c *Config) { c.Issuer += "/" },
+		"an issuer with a port":                   func(c *Config) { c.Issuer = "https://your.logto.endpoint:3001/oidc" },
+		"http on localhost":                       func(c *Config) { c.Issuer = "http://localhost:3001/oidc" },
+		"http on LOCALHOST":                       func(c *Config) { c.Issuer = "http://LOCALHOST/oidc" },
+		"http on 127.0.0.1":                       func(c *Config) { c.Issuer = "http://127.0.0.1:3001/oidc" },
+		"http on another loopback address":        func(c *Config) { c.Issuer = "http://127.1.2.3/oidc" },
+		"http on ::1":                             func(c *Config) { c.Issuer = "http://[::1]:3001/oidc" },
+		"http on a named host":                    func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto/oidc", []string{"logto"} },
+		"http on any port of a named host":        func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto:3001/oidc", []string{"logto"} },
+		"http on the named port of a named host":  func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto:3001/oidc", []string{"logto:3001"} },
+		"http on a host named in other letters":   func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto:3001/oidc", []string{"LOGTO:3001"} },
+		"keys over http from a named host":        func(c *Config) { c.JWKSURL, c.PlainHTTPHosts = "http://logto:3001/oidc/jwks", []string{"logto"} },
+		"keys from another origin with a query":   func(c *Config) { c.JWKSURL = "https://keys.example/jwks?v=1" },
+		"keys given":                              func(c *Config) { c.JWKS = []byte(oneKeySet) },
+		"an audience that is no URL":              func(c *Config) { c.Audience = "shop" },
+		"an audience that no realm can hold":      func(c *Config) { c.Audience = "Läden\n\"" },
+		"the newer name of EdDSA":                 func(c *Config) { c.Algorithms = []string{"Ed25519"} },
+		"tokens without typ":                      func(c *Config) { c.TokenTypes = []string{"", "JWT"} },
+		"the most leeway":                         func(c *Config) { c.Leeway = 10 * time.Minute },
+		"no leeway":                               func(c *Config) { c.Leeway = -1 },
+		"the shortest TTL":                        func(c *Config) { c.KeyTTL = time.Second },
+		"the longest TTL":                         func(c *Config) { c.KeyTTL = 24 * time.Hour },
+		"no stale keys":                           func(c *Config) { c.KeyStaleFor = -1 },
+		"stale keys for the longest time":         func(c *Config) { c.KeyStaleFor = 7 * 24 * time.Hour },
+		"a timeout of a tenth of the default TTL": func(c *Config) { c.FetchTimeout = time.Minute },
+		"a realm": func(c *Config) { c.Realm = "shop 'one', #2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config := goodConfig()
+			change(&config)
+			guard, err := New(config)
+			require.NoError(t, err)
+			assert.NotNil(t, guard)
+		})
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c, err := goodConfig().checked()
+	require.NoError(t, err)
+	assert.Equal(t, Config{
+		Issuer:       "https://your.logto.endpoint/oidc",
+		Audience:     "https://shopping.api",
+		Algorithms:   []string{"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"},
+		TokenTypes:   []string{"at+jwt"},
+		ScopeClaims:  []string{"scope"},
+		ClientClaims: []string{"client_id"},
+		Leeway:       30 * time.Second,
+		KeyTTL:       10 * time.Minute,
+		KeyStaleFor:  time.Hour,
+		FetchTimeout: 5 * time.Second,
+		Realm:        "https://shopping.api",
+	}, c)
+
+	none := goodConfig()
+	none.Leeway, none.KeyStaleFor = -1, -time.Hour
+	none.KeyTTL = 20 * time.Second
+	none.Audience = "Läden\n\"§1\""
+	c, err = none.checked()
+	require.NoError(t, err)
+	assert.Zero(t, c.Leeway, "negative: none")
+	assert.Zero(t, c.KeyStaleFor, "negative: not at all")
+	assert.Equal(t, 2*time.Second, c.FetchTimeout, "a tenth of a short KeyTTL")
+	assert.Equal(t, "Lden1", c.Realm, "the audience without what cannot stand there")
+}
+
+func TestDefaultAlgorithmOfRSAKeysWithoutAlg(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name       string
+		algorithms []string
+		want       string
+	}{
+		{"by default Logto's", nil, "RS256"},
+		{"the only one", []string{"ES384", "PS512"}, "PS512"},
+		{"the only one, named twice", []string{"PS256", "PS256"}, "PS256"},
+		{"none of two", []string{"RS256", "PS256"}, ""},
+		{"none where there is none", []string{"ES384"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			assert.Equal(t, test.want, rsaWithoutAlg(test.algorithms))
+		})
+	}
+}
+
+// What the caller does to the slices of a Config afterwards moves nothing.
+func TestNewCopiesEverySlice(t *testing.T) {
+	t.Parallel()
+	config := goodConfig()
+	config.JWKS = []byte(oneKeySet)
+	// A valid value for each slice: one that is forgotten here fails below.
+	config.OtherAudiences = []string{"https://other.api"}
+	config.PlainHTTPHosts = []string{"logto"}
+	config.Algorithms = []string{"ES256"}
+	config.TokenTypes = []string{"at+jwt"}
+	config.ScopeClaims = []string{"scope"}
+	config.ClientClaims = []string{"client_id"}
+	checked, err := config.checked()
+	require.NoError(t, err)
+
+	given, copied := reflect.ValueOf(config), reflect.ValueOf(checked)
+	for i := range given.NumField() {
+		if given.Field(i).Kind() != reflect.Slice {
+			continue
+		}
+		name := given.Type().Field(i).Name
+		require.NotZero(t, given.Field(i).Len(), "%s is not in this test", name)
+		assert.Equal(t, given.Field(i).Interface(), copied.Field(i).Interface(), name)
+		assert.NotEqual(t, given.Field(i).Pointer(), copied.Field(i).Pointer(), "%s is shared", name)
+	}
+
+	guard, err := New(config)
+	require.NoError(t, err)
+	policy := guard.claims
+	policy.audiences, policy.scopeClaims, policy.clientClaims =
+		slices.Clone(policy.audiences), slices.Clone(policy.scopeClaims), slices.Clone(policy.clientClaims)
+	for _, list := range [][]string{config.OtherAudiences, config.Algorithms, config.TokenTypes, config.ScopeClaims, config.ClientClaims} {
+		list[0] = "changed"
+	}
+	assert.Equal(t, policy, guard.claims)
+	assert.Equal(t, []string{"ES256"}, guard.algorithmNames)
+	assert.Equal(t, []string{"at+jwt"}, guard.typeNames)
+}
+
+func TestNewDoesNoIOAndStartsNoGoroutine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // ends only when every goroutine has
+		var output bytes.Buffer
+		config := goodConfig()
+		config.Logger = slog.New(slog.NewTextHandler(&output, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		config.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			t.Errorf("%s was asked", r.URL)
+			return nil, http.ErrServerClosed
+		})}
+		guard, err := New(config)
+		require.NoError(t, err)
+		guard.Require("read:products")(http.NotFoundHandler())
+		synctest.Wait()
+		time.Sleep(24 * time.Hour)
+		assert.Empty(t, output.String())
+		assert.Nil(t, config.HTTPClient.CheckRedirect, "the caller's client is not changed")
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -1,0 +1,286 @@
+// Package jose reads public keys (RFC 7517) and checks signatures (RFC 7515)
+// with them. It is the only importer of jwx, which verifies by the standard
+// library's cryptography. jwx reads keys more laxly than is good here, so they
+// are read strictly by this package, and jwx only sees keys that fit.
+package jose
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
+)
+
+// Bounds of RSA moduli, in bits. RFC 7518 §3.3 asks for 2048 at least; over
+// 8192 a key's only use would be to make verifiers work.
+const (
+	minRSABits = 2048
+	maxRSABits = 8192
+)
+
+// algorithms maps the names of what can be verified to one name each: RFC 9864
+// gives Ed25519 signatures, EdDSA in RFC 8037, a second name.
+var algorithms = map[string]string{
+	"ES256": "ES256", "ES384": "ES384", "ES512": "ES512",
+	"RS256": "RS256", "RS384": "RS384", "RS512": "RS512",
+	"PS256": "PS256", "PS384": "PS384", "PS512": "PS512",
+	"EdDSA": "EdDSA", "Ed25519": "EdDSA",
+}
+
+// Algorithm returns the one name under which this package knows a signature
+// algorithm; ok is false for any that it does not verify, such as none and HS256.
+func Algorithm(name string) (canonical string, ok bool) {
+	canonical, ok = algorithms[name]
+	return canonical, ok
+}
+
+// IsRSA reports whether an algorithm verifies with an RSA key.
+func IsRSA(alg string) bool { return strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS") }
+
+// curves maps the name of a curve to the only algorithm that uses it.
+var curves = map[string]struct {
+	elliptic.Curve
+	alg string
+}{
+	"P-256": {elliptic.P256(), "ES256"},
+	"P-384": {elliptic.P384(), "ES384"},
+	"P-521": {elliptic.P521(), "ES512"},
+}
+
+// Key is an issuer's public key for exactly one algorithm (RFC 8725 §3.1).
+type Key struct {
+	id        string
+	hasID     bool
+	algorithm string // "" in a key that cannot be used
+	public    crypto.PublicKey
+	verifier  jws.Verifier
+}
+
+// ID returns the key's kid; ok is false if it has none.
+func (k *Key) ID() (kid string, ok bool) { return k.id, k.hasID }
+
+// Algorithm returns the name of the key's algorithm, as [Algorithm] gives it,
+// and "" for a key that cannot be used.
+func (k *Key) Algorithm() string { return k.algorithm }
+
+// privateMembers make a JWK a private or symmetric key (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
+var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+
+// ParseKey reads one JWK. Beside an error it still returns a key, which fits no
+// algorithm, if at least the kid could be read, so that callers can tell a kid
+// that is published from one that is not. rsaAlgorithm is what an RSA key
+// without alg is for; with "" such a key is an error.
+func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
+	var members jwkMembers
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return nil, errors.New("not a JSON object without doubled members")
+	}
+	key := new(Key)
+	var err error
+	if key.id, key.hasID, err = members.text("kid"); err != nil {
+		return nil, err
+	}
+	public, alg, err := members.publicKey(rsaAlgorithm)
+	if err != nil {
+		return key, err
+	}
+	key.verifier, err = jws.NewVerifier(jwa.SignatureAlgorithm(alg))
+	if err != nil {
+		return key, err
+	}
+	key.public, key.algorithm = public, alg
+	return key, nil
+}
+
+// jwkMembers are the members of a JWK under their exact names.
+type jwkMembers map[string]jsontext.Value
+
+func (m jwkMembers) text(name string) (s string, present bool, err error) {
+	v, present := m[name]
+	if !present {
+		return "", false, nil
+	}
+	if v.Kind() != '"' || json.Unmarshal(v, &s) != nil {
+		return "", true, fmt.Errorf("%s is not a string", name)
+	}
+	return s, true, nil
+}
+
+// octets reads a member that holds base64url; size 0 stands for any.
+func (m jwkMembers) octets(name string, size int) ([]byte, error) {
+	s, _, err := m.text(name)
+	if err != nil {
+		return nil, err
+	}
+	b, err := DecodeBase64URL(s)
+	if err != nil || len(b) == 0 {
+		return nil, fmt.Errorf("%s is missing or not base64url", name)
+	}
+	if size != 0 && len(b) != size {
+		return nil, fmt.Errorf("%s has %d bytes, not %d", name, len(b), size)
+	}
+	return b, nil
+}
+
+// publicKey returns the key and the one algorithm that it is for.
+func (m jwkMembers) publicKey(rsaAlgorithm string) (public crypto.PublicKey, alg string, err error) {
+	if err := m.checkUse(); err != nil {
+		return nil, "", err
+	}
+	kty, _, err := m.text("kty")
+	if err != nil {
+		return nil, "", err
+	}
+	named, present, err := m.text("alg")
+	if err != nil {
+		return nil, "", err
+	}
+	named, known := Algorithm(named)
+	if present && !known {
+		return nil, "", errors.New("unsupported alg")
+	}
+	switch kty {
+	case "EC":
+		public, alg, err = m.ec()
+	case "RSA":
+		alg = rsaAlgorithm
+		if present && IsRSA(named) {
+			alg = named
+		}
+		public, err = m.rsa()
+	case "OKP":
+		alg = "EdDSA"
+		public, err = m.ed25519()
+	default:
+		err = errors.New("unsupported kty")
+	}
+	switch {
+	case err != nil:
+	case alg == "":
+		err = errors.New("an RSA key without alg, while not exactly one RSA algorithm is accepted")
+	case present && named != alg:
+		err = errors.New("alg does not fit the key")
+	}
+	return public, alg, err
+}
+
+// checkUse refuses keys that are published for something else (RFC 7517 §4.2,
+// §4.3), and keys that were never to be published.
+func (m jwkMembers) checkUse() error {
+	for _, name := range privateMembers {
+		if _, present := m[name]; present {
+			return errors.New("a private or symmetric key is published")
+		}
+	}
+	if use, present, err := m.text("use"); err != nil || (present && use != "sig") {
+		return errors.New("use is not sig")
+	}
+	v, present := m["key_ops"]
+	var operations []string
+	if present && (v.Kind() != '[' || json.Unmarshal(v, &operations) != nil || !slices.Contains(operations, "verify")) {
+		return errors.New("key_ops does not hold verify")
+	}
+	return nil
+}
+
+func (m jwkMembers) ec() (crypto.PublicKey, string, error) {
+	crv, _, err := m.text("crv")
+	if err != nil {
+		return nil, "", err
+	}
+	curve, known := curves[crv]
+	if !known {
+		return nil, "", errors.New("unsupported crv")
+	}
+	size := (curve.Params().BitSize + 7) / 8 // RFC 7518 §6.2.1.2: full length, leading zeros included
+	x, err := m.octets("x", size)
+	if err != nil {
+		return nil, "", err
+	}
+	y, err := m.octets("y", size)
+	if err != nil {
+		return nil, "", err
+	}
+	public, err := ecdsa.ParseUncompressedPublicKey(curve.Curve, slices.Concat([]byte{4}, x, y))
+	if err != nil {
+		return nil, "", errors.New("the point is not on the curve")
+	}
+	return public, curve.alg, nil
+}
+
+func (m jwkMembers) rsa() (crypto.PublicKey, error) {
+	n, err := m.octets("n", 0)
+	if err != nil {
+		return nil, err
+	}
+	e, err := m.octets("e", 0)
+	if err != nil {
+		return nil, err
+	}
+	if n[0] == 0 || e[0] == 0 {
+		return nil, errors.New("n or e has leading zeros") // RFC 7518 §2, Base64urlUInt
+	}
+	modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
+	if bits := modulus.BitLen(); bits < minRSABits || bits > maxRSABits {
+		return nil, fmt.Errorf("a modulus of %d bits, not %d to %d", bits, minRSABits, maxRSABits)
+	}
+	if modulus.Bit(0) == 0 || exponent.Bit(0) == 0 || exponent.BitLen() < 2 || exponent.BitLen() > 31 {
+		return nil, errors.New("n or e is even, or e is out of range")
+	}
+	return &rsa.PublicKey{N: modulus, E: int(exponent.Int64())}, nil
+}
+
+func (m jwkMembers) ed25519() (crypto.PublicKey, error) {
+	if crv, _, err := m.text("crv"); err != nil || crv != "Ed25519" {
+		return nil, errors.New("unsupported crv")
+	}
+	x, err := m.octets("x", ed25519.PublicKeySize) // any other length makes the verifier panic
+	return ed25519.PublicKey(x), err
+}
+
+// Verify returns nil if signature is the key's, in its algorithm, over input.
+func (k *Key) Verify(input, signature []byte) error {
+	if k.verifier == nil {
+		return errors.New("jose: the key cannot be used")
+	}
+	if hash, ok := pssHashes[k.algorithm]; ok {
+		return verifyPSS(k.public, hash, input, signature)
+	}
+	return k.verifier.Verify(input, signature, k.public)
+}
+
+var pssHashes = map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512}
+
+// verifyPSS stands in for jwx, which takes a salt of any length where RFC 7518
+// §3.5 has that of the hash.
+func verifyPSS(public crypto.PublicKey, hash crypto.Hash, input, signature []byte) error {
+	key, ok := public.(*rsa.PublicKey)
+	if !ok {
+		return errors.New("jose: not an RSA key")
+	}
+	h := hash.New()
+	h.Write(input)
+	return rsa.VerifyPSS(key, hash, h.Sum(nil), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+}
+
+// DecodeBase64URL reads base64url as RFC 7515 §2 defines it: no padding, no
+// line breaks (which Go's decoder skips), and no bits left over, so that bytes
+// have one spelling only.
+func DecodeBase64URL(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errors.New("line break in base64url")
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(s)
+}

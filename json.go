@@ -1,0 +1,166 @@
+package m2mauth
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxDepth bounds how deep arrays and objects may nest. Real tokens nest three
+// deep; the decoder itself would go down some thousands of levels.
+const maxDepth = 32
+
+var (
+	errNotObject = errors.New("not a JSON object")
+	errNotArray  = errors.New("not a JSON array")
+	errDepth     = errors.New("JSON nested too deep")
+	errTrailing  = errors.New("something follows the JSON value")
+)
+
+// lenient is for documents whose parts are read strictly one by one, so that a
+// part with doubled members does not spoil the others.
+var lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+
+type jsonReader struct {
+	buf bytes.Buffer
+	dec jsontext.Decoder
+}
+
+var jsonReaders = sync.Pool{New: func() any { return new(jsonReader) }}
+
+// readObject calls f for each member of the one JSON object that data holds,
+// with the unquoted name and the value's bytes (parts of data). It refuses what
+// two readers could read in two ways: doubled members at any depth, names or
+// strings that are not UTF-8, anything but white space after the object.
+func readObject(data []byte, f func(name []byte, value jsontext.Value) error, opts ...jsontext.Options) error {
+	return readJSON(data, '{', errNotObject, opts, func(r *jsonReader) error {
+		name, err := r.next(data)
+		if err != nil {
+			return err
+		}
+		value, err := r.next(data)
+		if err != nil {
+			return err
+		}
+		return f(unquoted(name), value)
+	})
+}
+
+// readArray is readObject for the elements of an array.
+func readArray(data []byte, f func(value jsontext.Value) error, opts ...jsontext.Options) error {
+	return readJSON(data, '[', errNotArray, opts, func(r *jsonReader) error {
+		value, err := r.next(data)
+		if err != nil {
+			return err
+		}
+		return f(value)
+	})
+}
+
+func readJSON(data []byte, open jsontext.Kind, wrong error, opts []jsontext.Options, each func(*jsonReader) error) error {
+	if deeperThan(data, maxDepth) {
+		return errDepth
+	}
+	r := jsonReaders.Get().(*jsonReader)
+	defer func() {
+		r.buf = bytes.Buffer{} // the pool keeps no token alive
+		r.dec.Reset(&r.buf)
+		jsonReaders.Put(r)
+	}()
+	r.buf = *bytes.NewBuffer(data)
+	r.dec.Reset(&r.buf, opts...)
+
+	begin, err := r.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	if begin.Kind() != open {
+		return wrong
+	}
+	for r.dec.PeekKind() != open+2 { // in ASCII '}' is '{'+2, and ']' is '['+2
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return err
+	}
+	if _, err := r.dec.ReadToken(); err != io.EOF {
+		return errTrailing
+	}
+	return nil
+}
+
+// next returns the next value as a part of data, which stays valid, while what
+// the decoder returns does not.
+func (r *jsonReader) next(data []byte) (jsontext.Value, error) {
+	v, err := r.dec.ReadValue()
+	if err != nil {
+		return nil, err
+	}
+	end := r.dec.InputOffset()
+	return jsontext.Value(data[end-int64(len(v)) : end]), nil
+}
+
+// deeperThan counts brackets outside strings. In bytes that are no JSON the
+// count may be off, but only past the point where the decoder will stop.
+func deeperThan(data []byte, limit int) bool {
+	depth, inString := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString:
+			switch c {
+			case '\\':
+				i++
+			case '"':
+				inString = false
+			}
+		case c == '"':
+			inString = true
+		case c == '{' || c == '[':
+			if depth++; depth > limit {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
+}
+
+// unquoted returns what a JSON string holds; v has been read by a decoder.
+func unquoted(v jsontext.Value) []byte {
+	if bytes.IndexByte(v, '\\') < 0 {
+		return v[1 : len(v)-1]
+	}
+	s, _ := jsontext.AppendUnquote(nil, v)
+	return s
+}
+
+// stringOf returns the string that v is; ok is false for any other JSON value.
+func stringOf(v jsontext.Value) (s string, ok bool) {
+	if v.Kind() != '"' {
+		return "", false
+	}
+	return string(unquoted(v)), true
+}
+
+// stringsOf returns the strings of an array that holds nothing else, or a string
+// as the only one.
+func stringsOf(v jsontext.Value) (list []string, ok bool) {
+	if s, ok := stringOf(v); ok {
+		return []string{s}, true
+	}
+	err := readArray(v, func(element jsontext.Value) error {
+		s, ok := stringOf(element)
+		if !ok {
+			return errNotArray
+		}
+		list = append(list, s)
+		return nil
+	})
+	return list, err == nil
+}

@@ -1,0 +1,740 @@
+package m2mauth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/m2mauth/m2mauth/internal/jose"
+)
+
+// The issuer's keys. A keySource holds one immutable keySet, the last good one,
+// whose age decides what a request does:
+//
+//	none      the request waits for a fetch
+//	fresh     the set serves; from 80 % of its TTL on, a request starts a refresh
+//	          and does not wait for it
+//	stale     past the TTL. The first request after a pause waits for a refresh;
+//	          once that failed, the set serves on without waiting
+//	expired   past KeyStaleFor too: as none
+//
+// A key ID that is not in the set moves nothing but causes a fetch of its own,
+// within a cooldown. There is one fetch at a time, a goroutine that ends by
+// itself, which all who need it share. After a failed one none is started
+// until the backoff has passed, and whoever would wait for it gets 503 at once.
+//
+// Config has the durations that users may need to change. These need no change:
+const (
+	// refreshFrom and refreshSpread say when in the TTL a refresh is due: at 80 %,
+	// moved by up to 10 % at random, so that a fleet's refreshes spread out.
+	refreshFrom, refreshSpread = 0.8, 0.1
+
+	// maxAge of the issuer's Cache-Control is believed within these bounds.
+	minMaxAge, maxMaxAge = time.Minute, time.Hour
+
+	// Retries after a failed fetch wait the first, then twice as long each time.
+	firstBackoff, lastBackoff = time.Second, 30 * time.Second
+
+	// Refetches for unknown key IDs are so far apart: the first, then twice as
+	// long after each that found none, so that made-up IDs cost the issuer two
+	// fetches a minute.
+	firstCooldown, lastCooldown = time.Second, 30 * time.Second
+
+	// An ID that its fetch did not find causes no other for absentFor; so many
+	// such IDs are remembered.
+	absentFor, maxAbsent = 30 * time.Second, 1024
+
+	// triedLately is how long after a failed attempt requests with stale keys
+	// need not wait for another: longer than the backoff and a fetch take.
+	triedLately = time.Minute
+
+	// maxWaiters bounds the requests that wait for a fetch.
+	maxWaiters = 8192
+
+	// rediscoverAfter is how long a jwks_uri is believed.
+	rediscoverAfter = 24 * time.Hour
+
+	maxDocumentBytes = 1 << 20
+	maxHeaderBytes   = 64 << 10
+	maxKeys          = 1000
+	maxRedirects     = 3
+	maxOddKeysLogged = 10
+)
+
+// keySet is one fetched key set. It is never changed: a refresh makes a new one.
+type keySet struct {
+	keys []*jose.Key
+	byID map[string][]*jose.Key
+
+	url, etag  string        // what an If-None-Match may be sent for
+	discovered time.Time     // when a discovery document named url; zero with Config.JWKSURL
+	ttl        time.Duration // Config.KeyTTL, or the issuer's max-age
+	fetched    time.Time
+	refreshAt  time.Time
+	freshUntil time.Time
+	staleUntil time.Time
+}
+
+// index takes the keys into a set that is being made.
+func (s *keySet) index(keys []*jose.Key) {
+	s.keys, s.byID = keys, make(map[string][]*jose.Key)
+	for _, k := range keys {
+		if id, ok := k.ID(); ok {
+			s.byID[id] = append(s.byID[id], k)
+		}
+	}
+}
+
+// find returns the only key that fits the algorithm: of those with the kid, or
+// of all if the token names none. refetch says that a newer set might have it.
+func (s *keySet) find(kid string, hasKID bool, alg string) (key *jose.Key, refetch bool) {
+	candidates := s.keys
+	if hasKID {
+		candidates = s.byID[kid]
+		refetch = len(candidates) == 0
+	}
+	for _, k := range candidates {
+		if k.Algorithm() != alg {
+			continue
+		}
+		if key != nil {
+			return nil, false // which one is meant cannot be told
+		}
+		key = k
+	}
+	return key, refetch
+}
+
+// keySource gets and keeps an issuer's keys.
+type keySource struct {
+	issuer        string
+	jwksURL       string // "" = discovery
+	client        *http.Client
+	rsaAlgorithm  string
+	ttl, staleFor time.Duration
+	timeout       time.Duration
+	logger        func() *slog.Logger
+	static        bool
+
+	current atomic.Pointer[keySet] // nil until the first fetch succeeded
+
+	mu            sync.Mutex // guards the fields below; never held while waiting
+	flight        *flight    // the fetch under way
+	waiters       int
+	fetches       int       // begun so far
+	failures      int       // of these
+	failedAt      time.Time // when the last attempt failed; zero if it did not
+	nextTry       time.Time
+	backoff       time.Duration
+	lastErr       error
+	cooldown      time.Duration
+	cooldownUntil time.Time
+	absent        map[string]bool // key IDs that a fetch of their own did not find
+}
+
+// flight is a fetch that requests wait for.
+type flight struct {
+	wanted map[string]bool // key IDs that requests wait for; true for the one that caused the fetch
+	done   chan struct{}   // closed when the fetch has been settled
+	err    error           // set before done is closed
+}
+
+func newKeySource(c *Config, rsaAlgorithm string, logger func() *slog.Logger) (*keySource, error) {
+	k := &keySource{
+		issuer:       c.Issuer,
+		jwksURL:      c.JWKSURL,
+		rsaAlgorithm: rsaAlgorithm,
+		ttl:          c.KeyTTL,
+		staleFor:     c.KeyStaleFor,
+		timeout:      c.FetchTimeout,
+		logger:       logger,
+		absent:       make(map[string]bool),
+	}
+	if c.JWKS != nil {
+		keys, odd, err := k.parse(c.JWKS)
+		if err != nil {
+			return nil, fmt.Errorf("m2mauth: Config.JWKS: %w", err)
+		}
+		k.logOddKeys("Config.JWKS", odd)
+		set := new(keySet)
+		set.index(keys)
+		k.current.Store(set)
+		k.static = true
+		return k, nil
+	}
+	k.client = fetchClient(c.HTTPClient, c.FetchTimeout)
+	return k, nil
+}
+
+// fetchClient returns a client that follows redirects within an origin alone:
+// another origin must not get to say which keys sign the issuer's tokens.
+func fetchClient(configured *http.Client, timeout time.Duration) *http.Client {
+	client := http.Client{Transport: &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext, // connecting is not ended by the request's context
+		TLSHandshakeTimeout:    timeout,
+		DisableKeepAlives:      true, // minutes lie between fetches: keep no connection and no goroutine
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}}
+	if configured != nil {
+		client = *configured
+	}
+	client.CheckRedirect = func(r *http.Request, via []*http.Request) error {
+		if !sameOrigin(r.URL, via[0].URL) {
+			return errors.New("redirected to another origin")
+		}
+		if len(via) > maxRedirects {
+			return errors.New("redirected too often")
+		}
+		return nil
+	}
+	return &client
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+}
+
+func port(u *url.URL) string {
+	return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+}
+
+// find returns the key that a token is to be verified with. It waits for one
+// fetch at most.
+func (k *keySource) find(ctx context.Context, kid string, hasKID bool, alg string) (*jose.Key, *Error) {
+	set, isNew, e := k.get(ctx)
+	if e != nil {
+		return nil, e
+	}
+	key, refetch := set.find(kid, hasKID, alg)
+	if refetch && !isNew {
+		if set, e = k.refetch(ctx, kid); e != nil {
+			return nil, e
+		}
+		key, _ = set.find(kid, hasKID, alg)
+	}
+	if key == nil {
+		return nil, newError(ErrUnknownKey, "the issuer publishes no key that fits the token's key ID and algorithm: was its key rotated out?",
+			slog.String("kid", loggable(kid)), slog.String("alg", alg))
+	}
+	return key, nil
+}
+
+// get returns the keys that may be trusted now, and sees to it that they are
+// refreshed when that is due; isNew says that it waited for them.
+func (k *keySource) get(ctx context.Context) (set *keySet, isNew bool, e *Error) {
+	set = k.current.Load()
+	if set != nil && (k.static || time.Now().Before(set.refreshAt)) {
+		return set, false, nil
+	}
+	k.mu.Lock()
+	now := time.Now()
+	set = k.current.Load()
+	if set != nil && now.Before(set.refreshAt) { // refreshed while we waited for the lock
+		k.mu.Unlock()
+		return set, false, nil
+	}
+	f := k.fetchLocked(now)
+	if set != nil && (now.Before(set.freshUntil) || now.Before(set.staleUntil) && k.triedLocked(set, now)) {
+		k.mu.Unlock()
+		return set, false, nil
+	}
+	ended, e := k.waitAndUnlock(ctx, f)
+	set = k.current.Load()
+	if ended && set != nil && time.Now().Before(set.staleUntil) {
+		return set, e == nil, nil // refreshed, or stale and tried
+	}
+	return nil, false, cmp.Or(e, unavailable(time.Second, errors.New("the keys expired while they were waited for")))
+}
+
+// triedLocked reports whether a failed attempt speaks for serving stale keys
+// without another: since they became stale, or so lately that requests have not
+// paused. After a pause one request must wait, or a key withdrawn long ago
+// would open one last request.
+func (k *keySource) triedLocked(set *keySet, now time.Time) bool {
+	return !k.failedAt.IsZero() && (!k.failedAt.Before(set.freshUntil) || now.Sub(k.failedAt) < triedLately)
+}
+
+// refetch returns the set to look an unknown kid up in once more. That is a newer
+// one, unless a fetch has lately told that the kid is absent or the cooldown
+// lasts: then the answer is 401 at once, and nobody queues for a made-up kid.
+func (k *keySource) refetch(ctx context.Context, kid string) (*keySet, *Error) {
+	k.mu.Lock()
+	now := time.Now()
+	set := k.current.Load()
+	// Each new set tells of all absent IDs that they still are: together they
+	// cause no more fetches than one of them.
+	known := k.absent[kid] && now.Sub(set.fetched) < absentFor
+	if k.static || len(set.byID[kid]) > 0 || known || now.Before(k.cooldownUntil) {
+		k.mu.Unlock()
+		return set, nil
+	}
+	joined := k.flight != nil
+	f := k.fetchLocked(now)
+	if f != nil && len(f.wanted) < maxAbsent {
+		f.wanted[kid] = f.wanted[kid] || !joined
+	}
+	if _, e := k.waitAndUnlock(ctx, f); e != nil {
+		return nil, e
+	}
+	return k.current.Load(), nil
+}
+
+// fetchLocked returns the fetch under way, which it starts if there is none. It
+// returns nil while a failure's backoff lasts.
+func (k *keySource) fetchLocked(now time.Time) *flight {
+	if k.flight == nil && !now.Before(k.nextTry) {
+		k.fetches++
+		k.flight = &flight{wanted: make(map[string]bool), done: make(chan struct{})}
+		go k.run(k.flight, k.current.Load(), !k.failedAt.IsZero())
+	}
+	return k.flight
+}
+
+// waitAndUnlock waits for a fetch, after it has unlocked; ended says that the
+// fetch has ended, well or badly. The end of ctx frees the one who waits and
+// leaves the fetch alone.
+func (k *keySource) waitAndUnlock(ctx context.Context, f *flight) (ended bool, e *Error) {
+	defer k.mu.Unlock()
+	if f == nil {
+		return true, unavailable(time.Until(k.nextTry), k.lastErr)
+	}
+	if k.waiters >= maxWaiters {
+		return false, unavailable(time.Second, errors.New("too many requests wait for the issuer's keys"))
+	}
+	k.waiters++
+	k.mu.Unlock()
+	select {
+	case <-f.done:
+		ended = true
+	case <-ctx.Done():
+		e = unavailable(time.Second, context.Cause(ctx))
+	}
+	k.mu.Lock()
+	k.waiters--
+	if ended && f.err != nil {
+		e = unavailable(time.Until(k.nextTry), f.err)
+	}
+	return ended, e
+}
+
+func unavailable(retryAfter time.Duration, cause error) *Error {
+	e := newError(ErrUnavailable, "the token cannot be checked at the moment, since the issuer's keys cannot be had: try again later")
+	e.RetryAfter = max(retryAfter, time.Second)
+	e.cause = cause
+	return e
+}
+
+// run fetches on behalf of all who wait, and of no one of them.
+func (k *keySource) run(f *flight, old *keySet, rediscover bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), k.timeout)
+	defer cancel()
+	set, err := k.fetchSafely(ctx, old, rediscover)
+	k.mu.Lock()
+	if err != nil {
+		k.failLocked(err)
+	} else {
+		k.succeedLocked(f, set)
+	}
+	k.flight = nil
+	retry := k.nextTry
+	k.mu.Unlock()
+	f.err = err
+	close(f.done)
+	if err != nil {
+		k.logFailure(err, old, retry)
+	}
+}
+
+// fetchSafely is fetch within the time of ctx, whatever a user's HTTPClient
+// does: panic, end its goroutine as a failing test does, or not heed ctx.
+func (k *keySource) fetchSafely(ctx context.Context, old *keySet, rediscover bool) (*keySet, error) {
+	type result struct {
+		set *keySet
+		err error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		r := result{err: errors.New("the HTTPClient ended the fetch")}
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = fmt.Errorf("the HTTPClient panicked: %v", p)
+			}
+			ended <- r
+		}()
+		r.set, r.err = k.fetch(ctx, old, rediscover)
+	}()
+	select {
+	case r := <-ended:
+		return r.set, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-ended: // as it should be: with an error that says what was too slow
+		return r.set, r.err
+	case <-time.After(time.Millisecond):
+		return nil, errors.New("the HTTPClient does not end with its request's context")
+	}
+}
+
+func (k *keySource) logFailure(err error, old *keySet, retry time.Time) {
+	level := slog.LevelError
+	attrs := []slog.Attr{slog.String("issuer", k.issuer), slog.String("reason", err.Error()), slog.Time("next_attempt", retry.UTC())}
+	if old != nil && time.Now().Before(old.staleUntil) {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.Time("last_good_keys_serve_until", old.staleUntil.UTC()))
+	}
+	k.logger().LogAttrs(context.Background(), level, "m2mauth: the issuer's keys could not be fetched", attrs...)
+}
+
+func (k *keySource) failLocked(err error) {
+	now := time.Now()
+	k.failedAt = now
+	k.failures++
+	k.lastErr = err
+	k.backoff = min(max(2*k.backoff, firstBackoff), lastBackoff)
+	wait := k.backoff
+	var failed *fetchError
+	if errors.As(err, &failed) {
+		wait = max(wait, min(failed.retryAfter, lastBackoff))
+	}
+	k.nextTry = now.Add(wait)
+}
+
+func (k *keySource) succeedLocked(f *flight, set *keySet) {
+	now := time.Now()
+	jitter := refreshFrom + refreshSpread*(2*rand.Float64()-1)
+	set.fetched = now
+	set.refreshAt = now.Add(time.Duration(float64(set.ttl) * jitter))
+	set.freshUntil = now.Add(set.ttl)
+	set.staleUntil = set.freshUntil.Add(k.staleFor)
+	k.current.Store(set)
+	k.failedAt, k.nextTry, k.backoff, k.lastErr = time.Time{}, time.Time{}, 0, nil
+	if len(f.wanted) > 0 {
+		k.coolDownLocked(f, set, now)
+	}
+}
+
+// coolDownLocked learns from a fetch that unknown key IDs caused or joined.
+func (k *keySource) coolDownLocked(f *flight, set *keySet, now time.Time) {
+	if now.Sub(k.cooldownUntil) > set.ttl { // a quiet TTL
+		k.cooldown = 0
+	}
+	pause := max(k.cooldown, firstCooldown)
+	found, next := false, pause // one client that retries the token of a deleted key raises nothing
+	for kid, cause := range f.wanted {
+		switch {
+		case len(set.byID[kid]) > 0:
+			found = true
+			delete(k.absent, kid)
+		case !k.absent[kid]:
+			next = min(2*pause, lastCooldown)
+			if cause { // those who joined may have a key that is newer than the fetch
+				k.rememberAbsentLocked(kid)
+			}
+		}
+	}
+	if found {
+		pause, next = firstCooldown, firstCooldown
+	}
+	k.cooldown = next
+	k.cooldownUntil = now.Add(pause)
+}
+
+func (k *keySource) rememberAbsentLocked(kid string) {
+	if len(k.absent) >= maxAbsent {
+		clear(k.absent)
+	}
+	k.absent[kid] = true
+}
+
+// fetchError is a failed request for a document.
+type fetchError struct {
+	url        string
+	err        error
+	retryAfter time.Duration
+}
+
+// query matches the queries of URLs, which may hold secrets.
+var query = regexp.MustCompile(`\?[^\s"]*`)
+
+func (e *fetchError) Error() string {
+	return query.ReplaceAllString("GET "+e.url+": "+e.err.Error(), "")
+}
+func (e *fetchError) Unwrap() error { return e.err }
+
+// fetch gets the key set, and the discovery document first if that is due. A
+// set is refused as a whole or replaces the old one as a whole, so that a
+// withdrawn key is gone.
+func (k *keySource) fetch(ctx context.Context, old *keySet, rediscover bool) (*keySet, error) {
+	next := &keySet{url: k.jwksURL}
+	if k.jwksURL == "" {
+		var err error
+		if next.url, next.discovered, err = k.discover(ctx, old, rediscover); err != nil {
+			return nil, err
+		}
+	}
+	if old != nil && old.url == next.url {
+		next.etag = old.etag
+	}
+	doc, err := k.download(ctx, next.url, next.etag)
+	if err != nil {
+		return nil, err
+	}
+	next.ttl = k.ttlOf(doc.header)
+	if doc.notModified {
+		next.keys, next.byID = old.keys, old.byID
+		return next, nil
+	}
+	keys, odd, err := k.parse(doc.body)
+	if err != nil {
+		return nil, &fetchError{url: next.url, err: err}
+	}
+	k.logOddKeys(next.url, odd)
+	next.index(keys)
+	next.etag = doc.header.Get("ETag")
+	return next, nil
+}
+
+func (k *keySource) logOddKeys(address string, odd []error) {
+	for i, err := range odd {
+		if i == maxOddKeysLogged {
+			break
+		}
+		k.logger().Warn("m2mauth: a published key cannot be used and is left out",
+			"url", query.ReplaceAllString(address, ""), "reason", err.Error(), "odd_keys", len(odd))
+	}
+}
+
+// ttlOf takes the TTL from max-age, if it is positive, within bounds. Logto says
+// no-cache and max-age=0: taken literally, every request would ask it.
+func (k *keySource) ttlOf(h http.Header) time.Duration {
+	age, seen := time.Duration(0), false
+	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch strings.ToLower(name) {
+		case "no-cache", "no-store":
+			return k.ttl
+		case "max-age":
+			seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31)
+			if seen || (err != nil && !errors.Is(err, strconv.ErrRange)) {
+				return k.ttl
+			}
+			age, seen = time.Duration(seconds)*time.Second, true
+		}
+	}
+	if age <= 0 {
+		return k.ttl
+	}
+	return min(max(age, minMaxAge, 10*k.timeout), maxMaxAge)
+}
+
+// discover returns the jwks_uri of the issuer's discovery document, which it
+// reads again once a day, and after a failure, since the keys may have moved.
+// While the jwks_uri of old keys is known, a failure to read it again is none.
+func (k *keySource) discover(ctx context.Context, old *keySet, again bool) (string, time.Time, error) {
+	if old == nil {
+		address, err := k.readDiscovery(ctx)
+		return address, time.Now(), err
+	}
+	if !again && time.Since(old.discovered) < rediscoverAfter {
+		return old.url, old.discovered, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.timeout/2) // leaves time for the keys
+	defer cancel()
+	address, err := k.readDiscovery(ctx)
+	if err != nil {
+		k.logger().Warn("m2mauth: the discovery document could not be read again; its last jwks_uri is used", "reason", err.Error())
+		return old.url, old.discovered, nil
+	}
+	return address, time.Now(), nil
+}
+
+// readDiscovery asks for OpenID Connect's document, and where there is none for
+// RFC 8414's: appended to the issuer, as Logto serves it, and inserted before its
+// path, as the RFC has it (§3.1).
+func (k *keySource) readDiscovery(ctx context.Context) (string, error) {
+	base := strings.TrimSuffix(k.issuer, "/")
+	issuer, err := url.Parse(base)
+	if err != nil {
+		return "", err
+	}
+	var first error
+	for _, address := range []string{
+		base + "/.well-known/openid-configuration",
+		base + "/.well-known/oauth-authorization-server",
+		issuer.Scheme + "://" + issuer.Host + "/.well-known/oauth-authorization-server" + issuer.EscapedPath(),
+	} {
+		doc, err := k.download(ctx, address, "")
+		if err == nil {
+			endpoint, err := k.jwksURI(doc.body, issuer)
+			if err != nil {
+				return "", &fetchError{url: address, err: err}
+			}
+			return endpoint, nil
+		}
+		first = cmp.Or(first, err)
+		if !errors.Is(err, errNotFound) {
+			break
+		}
+	}
+	return "", first
+}
+
+// jwksURI reads a discovery document (OpenID Connect Discovery §3, RFC 8414 §2).
+func (k *keySource) jwksURI(body []byte, issuer *url.URL) (string, error) {
+	var metadata struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(body, &metadata); err != nil {
+		return "", errors.New("not a discovery document: no JSON object, or a member of it has the wrong type")
+	}
+	if metadata.Issuer != k.issuer {
+		return "", fmt.Errorf("the document is of issuer %s, not of Config.Issuer", loggable(metadata.Issuer))
+	}
+	u, err := url.Parse(metadata.JWKSURI)
+	if err != nil || u.Host == "" {
+		return "", errors.New("the document has no jwks_uri that is an absolute URL")
+	}
+	// A Logto document's jwks_uri follows the Host header of the request, so a
+	// poisoned cache could move it.
+	if !sameOrigin(u, issuer) {
+		return "", fmt.Errorf("jwks_uri %s is not of the issuer's origin: if the keys are there indeed, set Config.JWKSURL", loggable(metadata.JWKSURI))
+	}
+	return metadata.JWKSURI, nil
+}
+
+// document is what a URL answered.
+type document struct {
+	header      http.Header
+	body        []byte
+	notModified bool
+}
+
+var errNotFound = errors.New("404 Not Found")
+
+func (k *keySource) download(ctx context.Context, address, etag string) (*document, error) {
+	failed := func(err error, retryAfter time.Duration) (*document, error) {
+		return nil, &fetchError{address, err, retryAfter}
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return failed(errors.New("not a URL that can be asked"), 0)
+	}
+	r.Header.Set("Accept", "application/jwk-set+json, application/json")
+	r.Header.Set("Cache-Control", "no-cache") // a cache on the way may still have the keys of before a rotation
+	r.Header.Set("User-Agent", "m2mauth")
+	if etag != "" {
+		r.Header.Set("If-None-Match", etag)
+	}
+	response, err := k.client.Do(r)
+	if err != nil {
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) { // its text has the whole URL
+			err = wrapped.Err
+		}
+		return failed(err, 0)
+	}
+	defer response.Body.Close()
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotModified:
+		if etag == "" {
+			return failed(errors.New("304 Not Modified, which was not asked for"), 0)
+		}
+		return &document{header: response.Header, notModified: true}, nil
+	case http.StatusNotFound:
+		return failed(errNotFound, 0)
+	default:
+		return failed(fmt.Errorf("status %d", response.StatusCode), retryAfter(response.Header))
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	if err != nil {
+		return failed(err, 0)
+	}
+	if len(body) > maxDocumentBytes {
+		return failed(errors.New("the document is larger than 1 MiB"), 0)
+	}
+	return &document{header: response.Header, body: body}, nil
+}
+
+// retryAfter reads both forms of the field (RFC 9110 §10.2.3). What cannot be
+// read is 0; who takes it puts a bound on it.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	if at, err := http.ParseTime(value); err == nil {
+		return time.Until(at)
+	}
+	seconds, _ := strconv.ParseUint(value, 10, 31) // over the range it is the range's end
+	return time.Duration(seconds) * time.Second
+}
+
+// parse reads a key set (RFC 7517 §5). Keys that cannot be used are left out and
+// told in odd, so that a new kind of key does not take the others along; but
+// their IDs stay known. A set without any usable key is refused.
+func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error) {
+	var list jsontext.Value
+	err = readObject(body, func(name []byte, value jsontext.Value) error {
+		if string(name) != "keys" {
+			return nil
+		}
+		if list != nil {
+			return errors.New("two members named keys")
+		}
+		list = value
+		return nil
+	}, lenient...)
+	if err != nil {
+		return nil, nil, errors.New("not a JSON Web Key Set: " + err.Error())
+	}
+	total, usable := 0, 0
+	err = readArray(list, func(raw jsontext.Value) error {
+		if total++; total > maxKeys {
+			return fmt.Errorf("more than %d keys", maxKeys)
+		}
+		key, err := jose.ParseKey(raw, k.rsaAlgorithm)
+		if key != nil {
+			keys = append(keys, key)
+		}
+		if err != nil {
+			odd = append(odd, oddKey(key, err))
+		} else {
+			usable++
+		}
+		return nil
+	}, lenient...)
+	if err != nil {
+		return nil, nil, errors.New("not a JSON Web Key Set: " + err.Error())
+	}
+	if usable == 0 {
+		return nil, nil, fmt.Errorf("the key set has no usable key: of %d, the first: %w", total, cmp.Or(slices.Concat(odd, []error{errors.New("none")})...))
+	}
+	return keys, odd, nil
+}
+
+func oddKey(key *jose.Key, err error) error {
+	if key == nil {
+		return err
+	}
+	id, _ := key.ID()
+	return fmt.Errorf("kid %q: %w", loggable(id), err)
+}

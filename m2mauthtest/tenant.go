@@ -1,0 +1,211 @@
+package m2mauthtest
+
+import (
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// App is a machine-to-machine app: what a client needs to get a token.
+type App struct {
+	Name   string
+	ID     string // 21 characters of a to z and 0 to 9, like Logto's
+	Secret string
+}
+
+// AddResource registers an API resource and the scopes (permissions) that it
+// has. The indicator is the resource parameter of token requests and the aud of
+// their tokens, and never normalized: with and without a slash at the end are
+// two resources.
+//
+// It panics if the resource exists, or a scope is given twice, is empty or has
+// white space, which Logto refuses.
+func (i *Issuer) AddResource(indicator string, scopes ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if indicator == "" || i.tenant.resources[indicator] != nil {
+		mistake("AddResource", "the resource %q is empty or exists already", indicator)
+	}
+	for n, scope := range scopes {
+		if scope == "" || strings.ContainsFunc(scope, unicode.IsSpace) {
+			mistake("AddResource", "the scope %q is empty or has white space", scope)
+		}
+		if slices.Contains(scopes[:n], scope) {
+			mistake("AddResource", "the scope %q is given twice", scope)
+		}
+	}
+	i.tenant.resources[indicator] = &resource{scopes: slices.Clone(scopes), lifetime: time.Hour}
+}
+
+// AddRole defines a machine-to-machine role that grants scopes of a resource.
+// Called again with the same name it adds to what the role grants, also of
+// another resource, and apps that have the role get it with their next token.
+//
+// It panics if the resource or a scope of it is unknown, or the role is one for
+// users.
+func (i *Issuer) AddRole(name, resource string, scopes ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.tenant.addRole("AddRole", name, forApps, resource, scopes)
+}
+
+// AddUserRole defines a role for users, which no app can have. It exists so
+// that a test can see the refusal that Logto's console gives. It panics as
+// [Issuer.AddRole] does.
+func (i *Issuer) AddUserRole(name, resource string, scopes ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.tenant.addRole("AddUserRole", name, forUsers, resource, scopes)
+}
+
+// AddApp registers a machine-to-machine app. An app without roles gets tokens
+// for every resource, with no scope.
+//
+// It panics if there is an app of that name, or a role is unknown or for users.
+func (i *Issuer) AddApp(name string, roles ...string) App {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, a := range i.tenant.apps {
+		if a.Name == name {
+			mistake("AddApp", "there is an app named %q already", name)
+		}
+	}
+	for _, role := range roles {
+		switch r := i.tenant.roles[role]; {
+		case r == nil:
+			mistake("AddApp", "the role %q is unknown", role)
+		case r.kind != forApps:
+			mistake("AddApp", "the role %q is for users, not for machine-to-machine apps", role)
+		}
+	}
+	a := &app{
+		App: App{
+			Name:   name,
+			ID:     strings.ToLower(rand.Text())[:21],
+			Secret: rand.Text(),
+		},
+		roles: slices.Clone(roles),
+	}
+	i.tenant.apps[a.ID] = a
+	return a.App
+}
+
+// RemoveApp deletes an app. It gets no more tokens; those that it has stay
+// valid. RemoveApp panics if no app has the ID.
+func (i *Issuer) RemoveApp(id string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.tenant.apps[id] == nil {
+		mistake("RemoveApp", "there is no app with the ID %q", id)
+	}
+	delete(i.tenant.apps, id)
+}
+
+// SetTokenLifetime sets how long tokens from the token endpoint for a resource
+// are valid, in whole seconds; an hour by default. It panics if the resource is
+// unknown or d is shorter than a second.
+func (i *Issuer) SetTokenLifetime(resource string, d time.Duration) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if d < time.Second {
+		mistake("SetTokenLifetime", "%v is shorter than a second", d)
+	}
+	i.tenant.resource("SetTokenLifetime", resource).lifetime = d.Truncate(time.Second)
+}
+
+// SetDefaultResource sets the resource of token requests that name none, or
+// with "" takes it away again. There is none by default, and such requests are
+// refused. It panics if the resource is unknown.
+func (i *Issuer) SetDefaultResource(indicator string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if indicator != "" {
+		i.tenant.resource("SetDefaultResource", indicator)
+	}
+	i.tenant.defaultResource = indicator
+}
+
+// tenant is what an administrator set up. The issuer's mutex guards it.
+type tenant struct {
+	resources       map[string]*resource // by indicator
+	roles           map[string]*role     // by name
+	apps            map[string]*app      // by ID
+	defaultResource string
+}
+
+type resource struct {
+	scopes   []string
+	lifetime time.Duration
+}
+
+type role struct {
+	kind   roleKind
+	grants map[string][]string // indicator to scopes
+}
+
+type roleKind string
+
+const (
+	forApps  roleKind = "machine-to-machine apps"
+	forUsers roleKind = "users"
+)
+
+type app struct {
+	App
+	roles []string
+}
+
+func newTenant() tenant {
+	return tenant{
+		resources: map[string]*resource{},
+		roles:     map[string]*role{},
+		apps:      map[string]*app{},
+	}
+}
+
+func (t *tenant) resource(method, indicator string) *resource {
+	r := t.resources[indicator]
+	if r == nil {
+		mistake(method, "the resource %q is unknown", indicator)
+	}
+	return r
+}
+
+func (t *tenant) addRole(method, name string, kind roleKind, indicator string, scopes []string) {
+	known := t.resource(method, indicator).scopes
+	for _, scope := range scopes {
+		if !slices.Contains(known, scope) {
+			mistake(method, "the resource %q has no scope %q", indicator, scope)
+		}
+	}
+	r := t.roles[name]
+	if r == nil {
+		r = &role{kind: kind, grants: map[string][]string{}}
+		t.roles[name] = r
+	}
+	if r.kind != kind {
+		mistake(method, "the role %q is for %s", name, r.kind)
+	}
+	r.grants[indicator] = append(r.grants[indicator], scopes...)
+}
+
+// granted returns those of the scopes that were asked for that the app's roles
+// grant, each once, in the order of asking.
+func (t *tenant) granted(a *app, indicator string, asked []string) []string {
+	var scopes []string
+	for _, scope := range asked {
+		grants := func(name string) bool { return slices.Contains(t.roles[name].grants[indicator], scope) }
+		if !slices.Contains(scopes, scope) && slices.ContainsFunc(a.roles, grants) {
+			scopes = append(scopes, scope)
+		}
+	}
+	return scopes
+}
+
+// mistake panics: the test set the issuer up wrongly.
+func mistake(method, format string, args ...any) {
+	panic("m2mauthtest: " + method + ": " + fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,317 @@
+package m2mauth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/m2mauth/m2mauth/internal/jose"
+)
+
+// Guard lets requests through to handlers if they carry a valid access token
+// that the route accepts. Make one with [New], once for an API, and share it: it
+// holds the issuer's keys. A Guard is safe for concurrent use, needs no closing,
+// and has no goroutine while nothing happens.
+type Guard struct {
+	claims         claimPolicy
+	keys           *keySource
+	algorithms     map[string]bool // under the names of internal/jose
+	algorithmNames []string
+	types          map[string]bool // as mediaType gives them
+	typeNames      []string
+
+	allowOrganizations bool
+	realm              string
+	errorHandler       func(http.ResponseWriter, *http.Request, *Error)
+	refusals           refusalLog
+}
+
+// New makes a Guard. It does no I/O and starts no goroutine: keys are fetched by
+// the first request, or by [Guard.Warm]. The error names every mistake in the
+// Config at once.
+func New(config Config) (*Guard, error) {
+	scopeArrays := len(config.ScopeClaims) > 0
+	rsaAlgorithm := rsaWithoutAlg(config.Algorithms)
+	c, err := config.checked()
+	logger := func() *slog.Logger { return cmp.Or(c.Logger, slog.Default()) }
+	keys, keysErr := newKeySource(&c, rsaAlgorithm, logger)
+	if err := errors.Join(err, keysErr); err != nil {
+		return nil, err
+	}
+	g := &Guard{
+		keys: keys,
+		claims: claimPolicy{
+			issuer:       c.Issuer,
+			audiences:    append([]string{c.Audience}, c.OtherAudiences...),
+			scopeClaims:  c.ScopeClaims,
+			scopeArrays:  scopeArrays,
+			clientClaims: c.ClientClaims,
+			leeway:       c.Leeway,
+			maxLifetime:  c.MaxLifetime,
+		},
+		algorithms:         make(map[string]bool),
+		algorithmNames:     c.Algorithms,
+		types:              make(map[string]bool),
+		typeNames:          c.TokenTypes,
+		allowOrganizations: c.AllowOrganizations,
+		realm:              c.Realm,
+		errorHandler:       c.ErrorHandler,
+		refusals:           refusalLog{logger: logger, kinds: make(map[*kind]*refusalCount)},
+	}
+	for _, a := range c.Algorithms {
+		name, _ := jose.Algorithm(a)
+		g.algorithms[name] = true
+	}
+	for _, t := range c.TokenTypes {
+		g.types[mediaType(t)] = true
+	}
+	return g, nil
+}
+
+// rsaWithoutAlg returns the algorithm of published RSA keys without alg: RS256
+// (Logto's), or the only RSA algorithm of those configured, or none.
+func rsaWithoutAlg(configured []string) string {
+	if len(configured) == 0 {
+		return "RS256"
+	}
+	rsa := slices.DeleteFunc(slices.Clone(configured), func(a string) bool { return !jose.IsRSA(a) })
+	if slices.Sort(rsa); len(slices.Compact(rsa)) != 1 {
+		return ""
+	}
+	return rsa[0]
+}
+
+// Require returns a middleware that lets a request through if its token holds
+// all of the scopes. It panics as [AllScopes] does.
+func (g *Guard) Require(scopes ...string) func(http.Handler) http.Handler {
+	return g.middleware("Require", scopeRule("Require", allScopes, scopes))
+}
+
+// RequireAny returns a middleware that lets a request through if its token holds
+// any of the scopes. It panics as [AnyScope] does.
+func (g *Guard) RequireAny(scopes ...string) func(http.Handler) http.Handler {
+	return g.middleware("RequireAny", scopeRule("RequireAny", anyScope, scopes))
+}
+
+// RequireRule returns a middleware that lets a request through if its token
+// meets the rule. It panics if the rule is the zero Rule, which nothing meets.
+func (g *Guard) RequireRule(rule Rule) func(http.Handler) http.Handler {
+	return g.middleware("RequireRule", rule)
+}
+
+// Authenticate lets a request through if it has any valid token. That is
+// identification, not permission: with Logto every machine-to-machine
+// application of the tenant, even one without a role, gets a valid token for
+// any registered API resource. Where that is not what you mean, use [Guard.Require].
+func (g *Guard) Authenticate(next http.Handler) http.Handler {
+	return g.middleware("Authenticate", AnyToken())(next)
+}
+
+// middleware makes the middleware of a call, in whose name it panics at set-up.
+func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handler {
+	if !g.ready() {
+		panic(fmt.Sprintf("m2mauth: %s: the Guard is nil or was not made by New; was the error of New ignored?", call))
+	}
+	if rule.demand == nothingPasses {
+		panic(fmt.Sprintf("m2mauth: %s: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken", call))
+	}
+	return func(next http.Handler) http.Handler {
+		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {
+			panic(fmt.Sprintf("m2mauth: %s: the handler is nil", call))
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			claims, err := g.Check(r, rule)
+			if err != nil {
+				g.WriteError(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), claims)))
+		})
+	}
+}
+
+func (g *Guard) ready() bool { return g != nil && g.keys != nil }
+
+// Check decides about a request without a middleware: it returns the token's
+// claims if the request carries a valid token that meets the rule, and otherwise
+// an [*Error], for [Guard.WriteError]. It logs refusals.
+func (g *Guard) Check(r *http.Request, rule Rule) (*Claims, error) {
+	return g.CheckRequest(r.Context(), httpRequest{r}, rule)
+}
+
+// Request is what a [Guard] sees of a request, for what is not net/http.
+type Request interface {
+	// Header returns all values of a header field, whose name may be written
+	// in any letter case.
+	Header(name string) []string
+	// PathValue returns the value of a wildcard of the route's path, or "".
+	PathValue(name string) string
+	// RemoteAddr returns the address of the peer, host:port.
+	RemoteAddr() string
+}
+
+type httpRequest struct{ r *http.Request }
+
+func (h httpRequest) Header(name string) []string  { return h.r.Header.Values(name) }
+func (h httpRequest) PathValue(name string) string { return h.r.PathValue(name) }
+func (h httpRequest) RemoteAddr() string           { return h.r.RemoteAddr }
+
+// CheckRequest is [Guard.Check] for requests that are not net/http's. The
+// context's end frees the caller where a fetch of keys is waited for.
+func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (*Claims, error) {
+	return g.decide(ctx, rule, func() (string, *Error) { return bearerToken(r.Header("Authorization")) })
+}
+
+// Verify checks a token by itself, for queues and WebSockets: all that a
+// middleware checks, but for what a route demands. It logs refusals.
+func (g *Guard) Verify(ctx context.Context, token string) (*Claims, error) {
+	return g.decide(ctx, AnyToken(), func() (string, *Error) { return token, nil })
+}
+
+// decide is the one way to claims. They are never returned beside an error.
+func (g *Guard) decide(ctx context.Context, rule Rule, credentials func() (string, *Error)) (*Claims, error) {
+	if !g.ready() {
+		return nil, newError(ErrInternal, "this API's guard was not set up")
+	}
+	token, e := credentials()
+	if e != nil {
+		return nil, g.refuse(ctx, e)
+	}
+	claims, e := g.verify(ctx, token)
+	if e != nil {
+		return nil, g.refuse(ctx, e)
+	}
+	if e := g.authorize(claims, rule); e != nil {
+		return nil, g.refuse(ctx, e)
+	}
+	return claims, nil
+}
+
+// authorize checks what a route demands of a verified token.
+func (g *Guard) authorize(c *Claims, rule Rule) *Error {
+	// The scopes of such a token hold within one organization. Taken for more,
+	// a role in one customer's organization would open the API for all.
+	if c.organizationID != "" && !g.allowOrganizations {
+		return newError(ErrForbidden, "the token is limited to an organization, and this route is not: request a token without organization_id",
+			slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
+	}
+	return rule.check(c)
+}
+
+// refuse completes and logs an error on its way out.
+func (g *Guard) refuse(ctx context.Context, e *Error) error {
+	e.realm = g.realm
+	g.refusals.write(ctx, e)
+	return e
+}
+
+// WriteError answers a request with an error of [Guard.Check]: header fields
+// first, then Config.ErrorHandler or a small JSON body. An error that is not of
+// this package is logged and answered with 500, and nothing of it is shown.
+func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	e, ours := asError(err)
+	if !ours && g.ready() {
+		_ = g.refuse(r.Context(), e)
+	}
+	header, body := e.Response()
+	custom := g.ready() && g.errorHandler != nil
+	for name, values := range header {
+		if !custom || name != "Content-Type" {
+			w.Header()[name] = values
+		}
+	}
+	if custom {
+		g.errorHandler(w, r, e)
+		return
+	}
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(body) // the caller is gone: nobody is left to tell
+}
+
+// Warm fetches the issuer's keys if there are none that are fresh, so that the
+// first request need not wait. It is never needed. Its error, an [*Error] of kind
+// ErrUnavailable, says why keys cannot be had; while retries back off it returns
+// at once. Ending ctx ends the wait, not the fetch.
+func (g *Guard) Warm(ctx context.Context) error {
+	if !g.ready() {
+		return newError(ErrInternal, "the guard was not made by New")
+	}
+	if _, _, e := g.keys.get(ctx); e != nil {
+		return e
+	}
+	return nil
+}
+
+// bearerToken takes the token out of the request's Authorization fields (RFC
+// 6750 §2.1, RFC 9110 §11.4). Tokens in a query, a form or a cookie are never read.
+func bearerToken(fields []string) (string, *Error) {
+	switch len(fields) {
+	case 0:
+		return "", noToken()
+	case 1:
+	default: // two could be read in two ways by us and by a proxy before us
+		return "", newError(ErrRequest, "the request has more than one Authorization field", slog.Int("fields", len(fields)))
+	}
+	field := strings.Trim(fields[0], " \t")
+	if len(field) > len("Bearer ")+maxTokenBytes {
+		return "", newError(ErrRequest, "the Authorization field is longer than 8 KiB", slog.Int("bytes", len(field)))
+	}
+	end := strings.IndexFunc(field, func(r rune) bool { return !isTokenChar(r) })
+	if end < 0 {
+		end = len(field)
+	}
+	if !strings.EqualFold(field[:end], "Bearer") {
+		return "", noToken()
+	}
+	token := strings.TrimLeft(field[end:], " ")
+	if token == "" {
+		return "", newError(ErrRequest, "the Authorization field has no token after Bearer")
+	}
+	if field[end] != ' ' || !isToken68(token) {
+		return "", newError(ErrRequest, "the Authorization field must be Bearer, one space, and one token without spaces")
+	}
+	return token, nil
+}
+
+func noToken() *Error {
+	return newError(ErrNoToken, "this request needs an access token: Authorization: Bearer followed by the token")
+}
+
+// isTokenChar reports whether r may stand in an authentication scheme (RFC 9110 §5.6.2).
+func isTokenChar(r rune) bool {
+	return isAlphanumeric(r) || strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}
+
+// isToken68 reports whether s is a token68 (RFC 9110 §11.2).
+func isToken68(s string) bool {
+	s = strings.TrimRight(s, "=")
+	for i := 0; i < len(s); i++ {
+		if r := rune(s[i]); !isAlphanumeric(r) && !strings.ContainsRune("-._~+/", r) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isAlphanumeric(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+type contextKey struct{}
+
+// NewContext returns a context that carries the claims, for adapters and tests.
+func NewContext(ctx context.Context, claims *Claims) context.Context {
+	return context.WithValue(ctx, contextKey{}, claims)
+}
+
+// FromContext returns the claims of the token that the request came with; ok is
+// false where no guard let the request through.
+func FromContext(ctx context.Context) (claims *Claims, ok bool) {
+	claims, _ = ctx.Value(contextKey{}).(*Claims)
+	return claims, claims != nil
+}

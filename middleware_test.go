@@ -1,0 +1,426 @@
+package m2mauth_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+)
+
+const shop = "https://shopping.api"
+
+// quietGuard makes a guard of the shop that logs nothing.
+func quietGuard(tb testing.TB, issuer *m2mauthtest.Issuer, change ...func(*m2mauth.Config)) *m2mauth.Guard {
+	tb.Helper()
+	config := issuer.Config(shop)
+	config.Logger = slog.New(slog.DiscardHandler)
+	for _, f := range change {
+		f(&config)
+	}
+	guard, err := m2mauth.New(config)
+	require.NoError(tb, err)
+	return guard
+}
+
+// requestWith makes a request with these Authorization fields, byte for byte.
+func requestWith(fields ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/products", nil)
+	if len(fields) > 0 {
+		r.Header["Authorization"] = fields
+	}
+	return r
+}
+
+func TestAuthorizationField(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	good := issuer.Token(shop, "read:products")
+	for _, test := range []struct {
+		name   string
+		fields []string
+		want   error // nil: the token is taken and is good
+	}{
+		{"Bearer and a token", []string{"Bearer " + good}, nil},
+		{"bearer in lower case", []string{"bearer " + good}, nil},
+		{"BEARER in upper case", []string{"BEARER " + good}, nil},
+		{"two spaces", []string{"Bearer  " + good}, nil},
+		{"many spaces", []string{"Bearer" + strings.Repeat(" ", 100) + good}, nil},
+		{"white space around", []string{" \tBearer " + good + "\t "}, nil},
+
+		{"no field", nil, m2mauth.ErrNoToken},
+		{"an empty field", []string{""}, m2mauth.ErrNoToken},
+		{"a field of white space", []string{" \t "}, m2mauth.ErrNoToken},
+		{"Basic credentials", []string{"Basic YTpi"}, m2mauth.ErrNoToken},
+		{"another scheme with a good token", []string{"DPoP " + good}, m2mauth.ErrNoToken},
+		{"a scheme that begins with Bearer", []string{"BearerX " + good}, m2mauth.ErrNoToken},
+		{"a scheme that ends in Bearer", []string{"XBearer " + good}, m2mauth.ErrNoToken},
+		{"Bearer and the token without a space", []string{"Bearer" + good}, m2mauth.ErrNoToken},
+		{"a token alone", []string{good}, m2mauth.ErrNoToken},
+		{"Bearer in Cyrillic letters", []string{"Веаrеr " + good}, m2mauth.ErrNoToken},
+		{"a letter that is not ASCII in the scheme", []string{"Bearér " + good}, m2mauth.ErrNoToken},
+		{"a quote before the scheme", []string{`"Bearer ` + good + `"`}, m2mauth.ErrNoToken},
+		{"a form feed before the scheme", []string{"\fBearer " + good}, m2mauth.ErrNoToken},
+		{"NUL before the scheme", []string{"\x00Bearer " + good}, m2mauth.ErrNoToken},
+		{"a byte that is not UTF-8 before the scheme", []string{"\xffBearer " + good}, m2mauth.ErrNoToken},
+		{"a comma before the scheme", []string{",Bearer " + good}, m2mauth.ErrNoToken},
+
+		{"two fields", []string{"Bearer " + good, "Bearer " + good}, m2mauth.ErrRequest},
+		{"two fields of which one is Basic", []string{"Basic YTpi", "Bearer " + good}, m2mauth.ErrRequest},
+		{"two fields of which one is empty", []string{"Bearer " + good, ""}, m2mauth.ErrRequest},
+		{"two empty fields", []string{"", ""}, m2mauth.ErrRequest},
+		{"Bearer alone", []string{"Bearer"}, m2mauth.ErrRequest},
+		{"Bearer and spaces", []string{"Bearer   "}, m2mauth.ErrRequest},
+		{"two tokens", []string{"Bearer " + good + " " + good}, m2mauth.ErrRequest},
+		{"two schemes in one field", []string{"Bearer " + good + ", Basic YTpi"}, m2mauth.ErrRequest},
+		{"Bearer twice", []string{"Bearer Bearer " + good}, m2mauth.ErrRequest},
+		{"a tab after Bearer", []string{"Bearer\t" + good}, m2mauth.ErrRequest},
+		{"a space and a tab after Bearer", []string{"Bearer \t" + good}, m2mauth.ErrRequest},
+		{"an equals sign after Bearer", []string{"Bearer=" + good}, m2mauth.ErrRequest},
+		{"a slash after Bearer", []string{"Bearer/" + good}, m2mauth.ErrRequest},
+		{"a comma after Bearer", []string{"Bearer," + good}, m2mauth.ErrRequest},
+		{"a colon after Bearer", []string{"Bearer: " + good}, m2mauth.ErrRequest},
+		{"NUL after Bearer", []string{"Bearer\x00" + good}, m2mauth.ErrRequest},
+		{"a byte that is not UTF-8 after Bearer", []string{"Bearer\xff" + good}, m2mauth.ErrRequest},
+		{"a no-break space after Bearer", []string{"Bearer\u00a0" + good}, m2mauth.ErrRequest},
+		{"a quoted token", []string{`Bearer "` + good + `"`}, m2mauth.ErrRequest},
+		{"a parameter in place of the token", []string{`Bearer token="` + good + `"`}, m2mauth.ErrRequest},
+		{"equals signs alone", []string{"Bearer ==="}, m2mauth.ErrRequest},
+		{"an equals sign before the token", []string{"Bearer =" + good}, m2mauth.ErrRequest},
+		{"an equals sign within the token", []string{"Bearer a=" + good}, m2mauth.ErrRequest},
+		{"a comma within the token", []string{"Bearer a," + good}, m2mauth.ErrRequest},
+		{"a line break within the token", []string{"Bearer a\r\n" + good}, m2mauth.ErrRequest},
+		{"NUL within the token", []string{"Bearer a\x00" + good}, m2mauth.ErrRequest},
+		{"NUL after the token", []string{"Bearer " + good + "\x00"}, m2mauth.ErrRequest},
+		{"a letter that is not ASCII in the token", []string{"Bearer ä" + good}, m2mauth.ErrRequest},
+		{"a byte that is not UTF-8 in the token", []string{"Bearer \xff" + good}, m2mauth.ErrRequest},
+		{"percent signs in the token", []string{"Bearer %20" + good}, m2mauth.ErrRequest},
+		{"DEL in the token", []string{"Bearer " + good + "\x7f"}, m2mauth.ErrRequest},
+
+		{"a token68 that is no JWT", []string{"Bearer ~"}, m2mauth.ErrMalformed},
+		{"a token with padding", []string{"Bearer " + good + "="}, m2mauth.ErrMalformed},
+		{"a token of the other base64 alphabet", []string{"Bearer +/+/.+/+/.+/+/"}, m2mauth.ErrMalformed},
+
+		{"a token of 8 KiB", []string{"Bearer " + strings.Repeat("a", 8<<10)}, m2mauth.ErrMalformed},
+		{"a token of 8 KiB and one byte", []string{"Bearer " + strings.Repeat("a", 8<<10+1)}, m2mauth.ErrRequest},
+		{"a token of 8 KiB with white space around", []string{"  Bearer " + strings.Repeat("a", 8<<10) + "  "}, m2mauth.ErrMalformed},
+		{"a field that is over 8 KiB by its spaces", []string{"Bearer" + strings.Repeat(" ", 8<<10) + good}, m2mauth.ErrRequest},
+		{"a field of 1 MiB", []string{"Bearer " + strings.Repeat("a", 1<<20)}, m2mauth.ErrRequest},
+		{"another scheme of 1 MiB", []string{"Basic " + strings.Repeat("a", 1<<20)}, m2mauth.ErrRequest},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			claims, err := guard.Check(requestWith(test.fields...), m2mauth.AllScopes("read:products"))
+			if test.want == nil {
+				require.NoError(t, err)
+				require.NotNil(t, claims)
+				return
+			}
+			assert.Nil(t, claims, "claims beside an error")
+			require.ErrorIs(t, err, test.want)
+		})
+	}
+}
+
+func TestTokenLength(t *testing.T) {
+	t.Parallel()
+	guard := quietGuard(t, m2mauthtest.NewIssuer())
+	_, err := guard.Verify(t.Context(), strings.Repeat("a", 8<<10))
+	assert.ErrorIs(t, err, m2mauth.ErrMalformed)
+	_, err = guard.Verify(t.Context(), strings.Repeat("a", 8<<10+1))
+	assert.ErrorIs(t, err, m2mauth.ErrRequest)
+	_, err = guard.Verify(t.Context(), "")
+	assert.ErrorIs(t, err, m2mauth.ErrMalformed)
+}
+
+func TestTokensElsewhereAreNotRead(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	good := issuer.Token(shop)
+	form := httptest.NewRequest(http.MethodPost, "/products?access_token="+good, strings.NewReader("access_token="+good))
+	form.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	form.AddCookie(&http.Cookie{Name: "access_token", Value: good})
+	form.Header.Set("Proxy-Authorization", "Bearer "+good)
+	form.Header.Set("X-Forwarded-Authorization", "Bearer "+good)
+	_, err := guard.Check(form, m2mauth.AnyToken())
+	require.ErrorIs(t, err, m2mauth.ErrNoToken)
+	body, err := io.ReadAll(form.Body)
+	require.NoError(t, err)
+	assert.NotEmpty(t, body, "the body is the handler's")
+}
+
+func TestMiddlewares(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	type middleware = func(http.Handler) http.Handler
+	for _, test := range []struct {
+		name    string
+		protect middleware
+		scopes  []string
+		want    int
+	}{
+		{"Require with the scope", guard.Require("read"), []string{"read"}, 200},
+		{"Require with all scopes and more", guard.Require("read", "write"), []string{"delete", "write", "read"}, 200},
+		{"Require with one of two", guard.Require("read", "write"), []string{"write"}, 403},
+		{"Require with no scopes", guard.Require("read"), nil, 403},
+		{"RequireAny with one of two", guard.RequireAny("read", "write"), []string{"write"}, 200},
+		{"RequireAny with another", guard.RequireAny("read", "write"), []string{"delete"}, 403},
+		{"RequireRule AllScopes with one of two", guard.RequireRule(m2mauth.AllScopes("read", "write")), []string{"read"}, 403},
+		{"RequireRule AnyScope with one of two", guard.RequireRule(m2mauth.AnyScope("read", "write")), []string{"read"}, 200},
+		{"RequireRule AnyToken with no scopes", guard.RequireRule(m2mauth.AnyToken()), nil, 200},
+		{"Authenticate with no scopes", guard.Authenticate, nil, 200},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var seen *m2mauth.Claims
+			var reached bool
+			api := test.protect(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				reached = true
+				seen, _ = m2mauth.FromContext(r.Context())
+			}))
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop, test.scopes...)))
+			assert.Equal(t, test.want, w.Code)
+			assert.Equal(t, test.want == 200, reached)
+			if test.want == 200 {
+				require.NotNil(t, seen)
+				assert.Equal(t, strings.Join(test.scopes, " "), seen.Scopes().String())
+			} else {
+				assert.Contains(t, w.Header().Get("WWW-Authenticate"), `error="insufficient_scope"`)
+			}
+
+			reached = false
+			w = httptest.NewRecorder()
+			api.ServeHTTP(w, requestWith())
+			assert.Equal(t, 401, w.Code)
+			assert.False(t, reached, "a handler was reached without a token")
+			assert.Equal(t, `Bearer realm="https://shopping.api"`, w.Header().Get("WWW-Authenticate"))
+		})
+	}
+}
+
+func TestChallengeNamesAllScopesOfTheRoute(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Realm = "the shop" })
+	w := httptest.NewRecorder()
+	guard.Require("read:products", "write:products")(http.NotFoundHandler()).
+		ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop, "read:products")))
+	assert.Equal(t, `Bearer realm="the shop", error="insufficient_scope", `+
+		`error_description="the token lacks a scope that this route requires", scope="read:products write:products"`,
+		w.Header().Get("WWW-Authenticate"))
+}
+
+func TestTheHandlerGetsTheRequestAsItWas(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	type key struct{}
+	mux := http.NewServeMux()
+	var value any
+	var id, body string
+	mux.Handle("POST /products/{id}", guard.Authenticate(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		value, id = r.Context().Value(key{}), r.PathValue("id")
+		data, _ := io.ReadAll(r.Body)
+		body = string(data)
+	})))
+	r := httptest.NewRequest(http.MethodPost, "/products/7", strings.NewReader("a body"))
+	r.Header.Set("Authorization", "Bearer "+issuer.Token(shop))
+	r = r.WithContext(context.WithValue(r.Context(), key{}, "mine"))
+	mux.ServeHTTP(httptest.NewRecorder(), r)
+	assert.Equal(t, "mine", value)
+	assert.Equal(t, "7", id)
+	assert.Equal(t, "a body", body)
+	_, ok := m2mauth.FromContext(r.Context())
+	assert.False(t, ok, "the caller's request is not changed")
+}
+
+func TestZeroRuleInCheckLetsNobodyThrough(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	claims, err := guard.Check(requestWith("Bearer "+issuer.Token(shop, "read")), m2mauth.Rule{})
+	assert.Nil(t, claims)
+	require.ErrorIs(t, err, m2mauth.ErrForbidden)
+	w := httptest.NewRecorder()
+	guard.WriteError(w, requestWith(), err)
+	assert.Equal(t, 403, w.Code)
+	assert.NotContains(t, w.Header().Get("WWW-Authenticate"), "scope=\"")
+}
+
+// A program that ignored the error of New must not be open.
+func TestGuardThatIsNoneRefusesEverything(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	good := issuer.Token(shop, "read")
+	var missing *m2mauth.Guard
+	for name, guard := range map[string]*m2mauth.Guard{"nil": missing, "zero": new(m2mauth.Guard)} {
+		for call, f := range map[string]func() (*m2mauth.Claims, error){
+			"Check": func() (*m2mauth.Claims, error) { return guard.Check(requestWith("Bearer "+good), m2mauth.AnyToken()) },
+			"CheckRequest": func() (*m2mauth.Claims, error) {
+				return guard.CheckRequest(t.Context(), plainRequest{}, m2mauth.AnyToken())
+			},
+			"Verify": func() (*m2mauth.Claims, error) { return guard.Verify(t.Context(), good) },
+			"Warm":   func() (*m2mauth.Claims, error) { return nil, guard.Warm(t.Context()) },
+		} {
+			claims, err := f()
+			assert.Nil(t, claims, "%s of a %s Guard", call, name)
+			require.ErrorIs(t, err, m2mauth.ErrInternal, "%s of a %s Guard", call, name)
+			w := httptest.NewRecorder()
+			guard.WriteError(w, requestWith(), err)
+			assert.Equal(t, 500, w.Code)
+		}
+	}
+}
+
+// plainRequest is a request that is not net/http's.
+type plainRequest map[string][]string
+
+func (r plainRequest) Header(name string) []string { return r[strings.ToLower(name)] }
+func (plainRequest) PathValue(string) string       { return "" }
+func (plainRequest) RemoteAddr() string            { return "192.0.2.1:1234" }
+
+func TestCheckRequestAndVerify(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	good := issuer.Sign(m2mauthtest.Token{AppID: "reader", Audience: shop, Scopes: []string{"read"}})
+
+	claims, err := guard.CheckRequest(t.Context(), plainRequest{"authorization": {"Bearer " + good}}, m2mauth.AllScopes("read"))
+	require.NoError(t, err)
+	assert.Equal(t, "reader", claims.AppID())
+	_, err = guard.CheckRequest(t.Context(), plainRequest{"authorization": {"Bearer " + good}}, m2mauth.AllScopes("write"))
+	require.ErrorIs(t, err, m2mauth.ErrScope)
+	_, err = guard.CheckRequest(t.Context(), plainRequest{}, m2mauth.AnyToken())
+	require.ErrorIs(t, err, m2mauth.ErrNoToken)
+
+	claims, err = guard.Verify(t.Context(), good)
+	require.NoError(t, err)
+	assert.Equal(t, "reader", claims.AppID())
+	claims, err = guard.Verify(t.Context(), "Bearer "+good)
+	assert.Nil(t, claims)
+	require.ErrorIs(t, err, m2mauth.ErrMalformed, "a token by itself")
+}
+
+// Scopes that hold within one organization must not open the API for all.
+func TestOrganizationTokensAreRefusedEverywhere(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	token := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read"}, Claims: map[string]any{"organization_id": "org1"}})
+	guard := quietGuard(t, issuer)
+	r := requestWith("Bearer " + token)
+	for name, middleware := range map[string]func(http.Handler) http.Handler{
+		"Require": guard.Require("read"), "RequireAny": guard.RequireAny("read"),
+		"RequireRule": guard.RequireRule(m2mauth.AllScopes("read")), "Authenticate": guard.Authenticate,
+	} {
+		w := httptest.NewRecorder()
+		middleware(http.NotFoundHandler()).ServeHTTP(w, r)
+		assert.Equal(t, 403, w.Code, name)
+		assert.NotContains(t, w.Header().Get("WWW-Authenticate"), "scope=\"", name)
+	}
+	claims, err := guard.Verify(t.Context(), token)
+	assert.Nil(t, claims)
+	require.ErrorIs(t, err, m2mauth.ErrForbidden)
+	_, err = guard.Check(r, m2mauth.AnyToken())
+	require.ErrorIs(t, err, m2mauth.ErrForbidden)
+
+	open := quietGuard(t, issuer, func(c *m2mauth.Config) { c.AllowOrganizations = true })
+	claims, err = open.Check(r, m2mauth.AllScopes("read"))
+	require.NoError(t, err)
+	assert.Equal(t, "org1", claims.OrganizationID())
+}
+
+func TestErrorHandlerWritesTheAnswer(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	var before http.Header
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+		c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, e *m2mauth.Error) {
+			before = w.Header().Clone()
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(e.Status)
+			_, _ = io.WriteString(w, `{"instance":"`+r.URL.Path+`"}`)
+			if e.Scopes != nil {
+				e.Scopes[0] = "changed"
+			}
+		}
+	})
+	api := guard.Require("read")(http.NotFoundHandler())
+	for range 2 { // the handler's changes reach no other request
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop)))
+		assert.Equal(t, 403, w.Code)
+		assert.Equal(t, `{"instance":"/products"}`, w.Body.String())
+		assert.NotContains(t, before, "Content-Type")
+		assert.Contains(t, before.Get("WWW-Authenticate"), `scope="read"`)
+		assert.Equal(t, "no-store", before.Get("Cache-Control"))
+	}
+
+	issuer.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
+	down := quietGuard(t, issuer, func(c *m2mauth.Config) {
+		c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, e *m2mauth.Error) {
+			before = w.Header().Clone()
+			w.WriteHeader(e.Status)
+		}
+	})
+	w := httptest.NewRecorder()
+	down.Authenticate(http.NotFoundHandler()).ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop)))
+	assert.Equal(t, 503, w.Code)
+	assert.Equal(t, "1", before.Get("Retry-After"))
+	assert.NotContains(t, before, "Www-Authenticate")
+}
+
+func TestFromContext(t *testing.T) {
+	t.Parallel()
+	claims, ok := m2mauth.FromContext(context.Background())
+	assert.Nil(t, claims)
+	assert.False(t, ok)
+
+	claims, ok = m2mauth.FromContext(m2mauth.NewContext(context.Background(), nil))
+	assert.Nil(t, claims)
+	assert.False(t, ok, "no claims are no permission")
+
+	mine := m2mauthtest.Claims(t, "reader")
+	ctx := m2mauth.NewContext(m2mauth.NewContext(context.Background(), m2mauthtest.Claims(t, "writer")), mine)
+	claims, ok = m2mauth.FromContext(ctx)
+	assert.True(t, ok)
+	assert.Same(t, mine, claims, "the innermost guard's")
+}
+
+// An absent typ may be allowed, and then no odd spelling of nothing is.
+func TestTypThatIsAPrefixAloneIsNotAnAbsentOne(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.TokenTypes = []string{""} })
+	for _, typ := range []string{"", "application/", "APPLICATION/", " "} {
+		_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": typ}}))
+		assert.ErrorIs(t, err, m2mauth.ErrType, "%q", typ)
+	}
+	_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": nil}}))
+	assert.NoError(t, err)
+}
+
+func TestErrorsOfAGuardAreTyped(t *testing.T) {
+	t.Parallel()
+	guard := quietGuard(t, m2mauthtest.NewIssuer())
+	_, err := guard.Check(requestWith(), m2mauth.AnyToken())
+	var e *m2mauth.Error
+	require.True(t, errors.As(err, &e))
+	assert.Equal(t, 401, e.Status)
+	assert.Equal(t, "unauthorized", e.Code)
+	assert.NotEmpty(t, e.Text)
+	assert.Nil(t, e.Scopes)
+	assert.Zero(t, e.RetryAfter)
+}

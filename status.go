@@ -1,0 +1,79 @@
+package m2mauth
+
+import "time"
+
+// KeyState says how old the issuer's keys are.
+type KeyState string
+
+// The states of the keys. Requests are served in the first two.
+const (
+	KeysFresh   KeyState = "fresh"   // within KeyTTL, or static
+	KeysStale   KeyState = "stale"   // past it, and within KeyStaleFor: the issuer fails, or nobody asked
+	KeysExpired KeyState = "expired" // past both
+	KeysNone    KeyState = "none"    // never fetched
+)
+
+// Status is a report on the issuer's keys at one moment, for dashboards and
+// alarms. For a readiness probe use [Guard.Warm], which also fetches.
+type Status struct {
+	State       KeyState
+	CoolingDown bool          // unknown key IDs cause no fetch at the moment
+	LastSuccess time.Time     // zero if there was none, or the keys are static
+	Age         time.Duration // since LastSuccess
+	NextRefresh time.Time     // from then on a request starts a fetch; zero if the keys are static
+	Keys        []PublishedKey
+	LastError   string // of the last fetch; "" if it succeeded
+	Fetches     int    // attempts, that under way included
+	Failures    int
+}
+
+// PublishedKey is a key of the issuer's set. Algorithm is "" if it cannot be used.
+type PublishedKey struct{ ID, Algorithm string }
+
+// Status reports on the issuer's keys. It waits for nothing and fetches nothing.
+func (g *Guard) Status() Status {
+	if !g.ready() {
+		return Status{State: KeysNone}
+	}
+	return g.keys.status()
+}
+
+func (k *keySource) status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	s := Status{
+		State:       KeysNone,
+		CoolingDown: now.Before(k.cooldownUntil),
+		NextRefresh: k.nextTry,
+		Fetches:     k.fetches,
+		Failures:    k.failures,
+	}
+	if k.lastErr != nil {
+		s.LastError = k.lastErr.Error()
+	}
+	set := k.current.Load()
+	if set == nil {
+		return s
+	}
+	for _, key := range set.keys {
+		id, _ := key.ID()
+		s.Keys = append(s.Keys, PublishedKey{id, key.Algorithm()})
+	}
+	s.State = KeysFresh
+	if k.static {
+		return s
+	}
+	if set.refreshAt.After(s.NextRefresh) {
+		s.NextRefresh = set.refreshAt
+	}
+	s.LastSuccess = set.fetched
+	s.Age = now.Sub(s.LastSuccess)
+	switch {
+	case !now.Before(set.staleUntil):
+		s.State = KeysExpired
+	case !now.Before(set.freshUntil):
+		s.State = KeysStale
+	}
+	return s
+}
