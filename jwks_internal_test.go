@@ -1,0 +1,130 @@
+package m2mauth
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Keys of RFC 8037 appendix A.2 and RFC 7515 appendix A.3, and one for each test
+// that needs another: only find looks at them, and nothing is verified.
+const (
+	internalEd25519 = `{"kty":"OKP","crv":"Ed25519",%s"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
+	internalP256    = `{"kty":"EC","crv":"P-256",%s"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
+	internalUnknown = `{"kty":"AKP",%s"alg":"ML-DSA-44"}`
+)
+
+func TestWhichKeyFits(t *testing.T) {
+	key := func(jwk, kid string) string { return fmt.Sprintf(jwk, `"kid":`+strconv.Quote(kid)+",") }
+	bare := func(jwk string) string { return fmt.Sprintf(jwk, "") }
+	for name, test := range map[string]struct {
+		keys    []string
+		kid     string
+		hasKID  bool
+		alg     string
+		found   bool
+		refetch bool
+	}{
+		"the key with the kid":                         {[]string{key(internalP256, "a"), key(internalEd25519, "b")}, "a", true, "ES256", true, false},
+		"a kid that is not published":                  {[]string{key(internalP256, "a")}, "b", true, "ES256", false, true},
+		"a kid whose key is for another algorithm":     {[]string{key(internalP256, "a")}, "a", true, "EdDSA", false, false},
+		"a kid whose key cannot be used":               {[]string{key(internalP256, "a"), key(internalUnknown, "b")}, "b", true, "ES256", false, false},
+		"two keys with the kid, of which one fits":     {[]string{key(internalP256, "a"), key(internalEd25519, "a")}, "a", true, "EdDSA", true, false},
+		"two keys with the kid that both fit":          {[]string{key(internalP256, "a"), key(internalP256, "a")}, "a", true, "ES256", false, false},
+		"no kid, and one key fits":                     {[]string{key(internalP256, "a"), key(internalEd25519, "b")}, "", false, "EdDSA", true, false},
+		"no kid, and two keys fit":                     {[]string{key(internalP256, "a"), key(internalP256, "b")}, "", false, "ES256", false, false},
+		"no kid, and none fits":                        {[]string{key(internalP256, "a")}, "", false, "EdDSA", false, false},
+		"no kid on either side":                        {[]string{bare(internalP256)}, "", false, "ES256", true, false},
+		"a key without a kid is not the one asked for": {[]string{bare(internalP256)}, "a", true, "ES256", false, true},
+		"an empty kid is a kid":                        {[]string{key(internalP256, ""), key(internalEd25519, "a")}, "", true, "ES256", true, false},
+		"an empty kid is not an absent one":            {[]string{key(internalP256, "a")}, "", true, "ES256", false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var jwks bytes.Buffer
+			jwks.WriteString(`{"keys":[`)
+			for i, k := range test.keys {
+				if i > 0 {
+					jwks.WriteByte(',')
+				}
+				jwks.WriteString(k)
+			}
+			jwks.WriteString(`]}`)
+			g, err := New(Config{Issuer: "https://issuer.test", Audience: "https://api.test", JWKS: jwks.Bytes(), Logger: slog.New(slog.DiscardHandler)})
+			require.NoError(t, err)
+			found, refetch := g.keys.current.Load().find(test.kid, test.hasKID, test.alg)
+			assert.Equal(t, test.found, found != nil)
+			assert.Equal(t, test.refetch, refetch)
+			if found != nil {
+				assert.Equal(t, test.alg, found.Algorithm())
+			}
+		})
+	}
+}
+
+// A flood must not fill the memory, and nobody waits without bound.
+func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, err := New(Config{
+			Issuer: "https://issuer.test", Audience: "https://api.test", JWKSURL: "https://issuer.test/jwks",
+			Logger: slog.New(slog.DiscardHandler),
+			HTTPClient: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				time.Sleep(time.Second)
+				body := fmt.Sprintf(`{"keys":[`+internalP256+`]}`, `"kid":"a",`)
+				return &http.Response{StatusCode: 200, Body: io.NopCloser(bytes.NewBufferString(body)), Request: r}, nil
+			})},
+		})
+		require.NoError(t, err)
+		k := g.keys
+		_, e := k.find(t.Context(), "a", true, "ES256")
+		require.Nil(t, e)
+		unknown, busy := 0, 0
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for round := range 20 {
+			for i := range 10_000 {
+				wg.Go(func() {
+					_, e := k.find(t.Context(), fmt.Sprint(round, " ", i), true, "ES256")
+					mu.Lock()
+					defer mu.Unlock()
+					switch e.Status {
+					case 401:
+						unknown++
+					case 503:
+						busy++
+					}
+				})
+			}
+			synctest.Wait()
+			k.mu.Lock()
+			assert.LessOrEqual(t, k.waiters, maxWaiters)
+			assert.LessOrEqual(t, len(k.absent), maxAbsent)
+			if k.flight != nil {
+				assert.LessOrEqual(t, len(k.flight.wanted), maxAbsent)
+			}
+			k.mu.Unlock()
+			wg.Wait()
+			time.Sleep(31 * time.Second)
+		}
+		assert.Equal(t, 200_000, unknown+busy)
+		assert.Positive(t, busy, "there is no place for 10,000")
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		assert.Zero(t, k.waiters)
+		assert.Nil(t, k.flight)
+		assert.LessOrEqual(t, len(k.absent), maxAbsent)
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
