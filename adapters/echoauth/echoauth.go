@@ -1,0 +1,158 @@
+// Package echoauth puts an [m2mauth.Guard] in front of the handlers of echo v5:
+//
+//	e.GET("/products", list, echoauth.Require(guard, "read:products"))
+//
+//	func list(c *echo.Context) error {
+//		claims, _ := echoauth.Claims(c)
+//		…
+//	}
+//
+// A refused request is left to echo's error handler, as echo's own middlewares
+// do: the header fields of the answer are set (WWW-Authenticate, Retry-After,
+// Cache-Control), and an error is returned, for which
+//
+//   - echo's default error handler writes the status and the body of
+//     [m2mauth.Error.Response], as with net/http;
+//   - [echo.StatusCode] gives the status, to an error handler of your own;
+//   - [errors.As] finds the [*m2mauth.Error], and a [*echo.HTTPError] that holds
+//     its status and text. The whole error is for logs alone.
+//
+// If Config.ErrorHandler is set, that answers instead: the error that echo's
+// error handler gets then comes after a response that is committed.
+//
+// With echo v4 use echo.WrapMiddleware(guard.Require("read:products")).
+package echoauth
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v5"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// Require lets a request through if its token holds all of the scopes. It
+// panics if the guard is nil, or as [m2mauth.AllScopes] does.
+func Require(guard *m2mauth.Guard, scopes ...string) echo.MiddlewareFunc {
+	defer panicAsOurs()
+	guard.Require(scopes...)
+	return middleware(guard, m2mauth.AllScopes(scopes...))
+}
+
+// RequireAny lets a request through if its token holds any of the scopes. It
+// panics if the guard is nil, or as [m2mauth.AnyScope] does.
+func RequireAny(guard *m2mauth.Guard, scopes ...string) echo.MiddlewareFunc {
+	defer panicAsOurs()
+	guard.RequireAny(scopes...)
+	return middleware(guard, m2mauth.AnyScope(scopes...))
+}
+
+// RequireRule lets a request through if its token meets the rule, which may look
+// at the route's path parameters. It panics if the guard is nil, or if the rule is
+// the zero Rule, which nothing meets.
+func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) echo.MiddlewareFunc {
+	defer panicAsOurs()
+	guard.RequireRule(rule)
+	return middleware(guard, rule)
+}
+
+// Authenticate lets a request through if it has any valid token. That is
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
+// the guard is nil.
+func Authenticate(guard *m2mauth.Guard) echo.MiddlewareFunc {
+	defer panicAsOurs()
+	guard.Authenticate(http.NotFoundHandler())
+	return middleware(guard, m2mauth.AnyToken())
+}
+
+// Claims returns the claims of the token that the request came with; ok is false
+// where no guard let the request through.
+func Claims(c *echo.Context) (claims *m2mauth.Claims, ok bool) {
+	return m2mauth.FromContext(c.Request().Context())
+}
+
+func middleware(guard *m2mauth.Guard, rule m2mauth.Rule) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c *echo.Context) error {
+			r := c.Request()
+			claims, err := guard.CheckRequest(r.Context(), request{c}, rule)
+			if err != nil {
+				return refuse(c, guard, err)
+			}
+			c.SetRequest(r.WithContext(m2mauth.NewContext(r.Context(), claims)))
+			return next(c)
+		}
+	}
+}
+
+// refuse sets the header fields of the answer and returns the error from which
+// echo's error handler makes the rest. What Config.ErrorHandler answers is sent.
+func refuse(c *echo.Context, guard *m2mauth.Guard, err error) error {
+	refused := &refusal{}
+	if !errors.As(err, &refused.err) {
+		return err // not to be had from a Guard
+	}
+	_, refused.body = refused.err.Response()
+
+	w := answer{header: c.Response().Header()}
+	guard.WriteError(&w, c.Request(), err)
+	if w.status == refused.err.Status && bytes.Equal(w.body.Bytes(), refused.body) { // no ErrorHandler
+		w.header.Del(echo.HeaderContentType) // that of another error handler may differ
+		return refused
+	}
+	c.Response().WriteHeader(cmp.Or(w.status, http.StatusOK))
+	_, _ = w.body.WriteTo(c.Response()) // the caller is gone: nobody is left to tell
+	return refused
+}
+
+// answer keeps the body that a guard writes.
+type answer struct {
+	header http.Header // the response's own
+	status int
+	body   bytes.Buffer
+}
+
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) WriteHeader(status int)      { a.status = cmp.Or(a.status, status) }
+func (a *answer) Write(p []byte) (int, error) { a.WriteHeader(http.StatusOK); return a.body.Write(p) }
+
+// refusal is the error that echo's error handlers get.
+type refusal struct {
+	err  *m2mauth.Error
+	body []byte
+}
+
+func (r *refusal) Error() string                { return r.err.Error() }
+func (r *refusal) Unwrap() error                { return r.err }
+func (r *refusal) StatusCode() int              { return r.err.Status }
+func (r *refusal) MarshalJSON() ([]byte, error) { return r.body, nil }
+
+// As makes refusals known to error handlers that look for a [*echo.HTTPError] and
+// answer all else with 500.
+func (r *refusal) As(target any) bool {
+	httpError, ok := target.(**echo.HTTPError)
+	if ok {
+		*httpError = echo.NewHTTPError(r.err.Status, r.err.Text)
+	}
+	return ok
+}
+
+// request is what the guard sees of a request.
+type request struct{ c *echo.Context }
+
+func (r request) Header(name string) []string  { return r.c.Request().Header.Values(name) }
+func (r request) PathValue(name string) string { return r.c.Param(name) }
+func (r request) RemoteAddr() string           { return r.c.Request().RemoteAddr }
+
+// panicAsOurs lets a mistake at set-up, which the guard's method of the same name
+// judges, name the function that was called.
+func panicAsOurs() {
+	if mistake := recover(); mistake != nil {
+		panic("echoauth" + strings.TrimPrefix(fmt.Sprint(mistake), "m2mauth"))
+	}
+}

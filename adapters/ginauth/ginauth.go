@@ -1,0 +1,98 @@
+// Package ginauth puts an [m2mauth.Guard] in front of gin's handlers:
+//
+//	router.GET("/products", ginauth.Require(guard, "read:products"), list)
+//
+//	func list(c *gin.Context) {
+//		claims, _ := ginauth.Claims(c)
+//		…
+//	}
+//
+// A refused request is aborted and answered by [m2mauth.Guard.WriteError], as it
+// is with net/http: Config.ErrorHandler changes the answer. The error is not
+// added to gin's c.Errors: error middlewares that render what they find there,
+// as the one in gin's own documentation does, would append a second body, with
+// the error's cause for everyone to read. What was refused and why is in the
+// guard's log.
+//
+// A *gin.Context as a [context.Context] finds values by string keys alone unless
+// Engine.ContextWithFallback is set. Pass c.Request.Context() on, where
+// [m2mauth.FromContext] finds the claims.
+package ginauth
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// Require lets a request through if its token holds all of the scopes. It
+// panics if the guard is nil, or as [m2mauth.AllScopes] does.
+func Require(guard *m2mauth.Guard, scopes ...string) gin.HandlerFunc {
+	defer panicAsOurs()
+	guard.Require(scopes...)
+	return handler(guard, m2mauth.AllScopes(scopes...))
+}
+
+// RequireAny lets a request through if its token holds any of the scopes. It
+// panics if the guard is nil, or as [m2mauth.AnyScope] does.
+func RequireAny(guard *m2mauth.Guard, scopes ...string) gin.HandlerFunc {
+	defer panicAsOurs()
+	guard.RequireAny(scopes...)
+	return handler(guard, m2mauth.AnyScope(scopes...))
+}
+
+// RequireRule lets a request through if its token meets the rule, which may look
+// at the route's path parameters. It panics if the guard is nil, or if the rule is
+// the zero Rule, which nothing meets.
+func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) gin.HandlerFunc {
+	defer panicAsOurs()
+	guard.RequireRule(rule)
+	return handler(guard, rule)
+}
+
+// Authenticate lets a request through if it has any valid token. That is
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
+// the guard is nil.
+func Authenticate(guard *m2mauth.Guard) gin.HandlerFunc {
+	defer panicAsOurs()
+	guard.Authenticate(http.NotFoundHandler())
+	return handler(guard, m2mauth.AnyToken())
+}
+
+// Claims returns the claims of the token that the request came with; ok is false
+// where no guard let the request through.
+func Claims(c *gin.Context) (claims *m2mauth.Claims, ok bool) {
+	return m2mauth.FromContext(c.Request.Context())
+}
+
+func handler(guard *m2mauth.Guard, rule m2mauth.Rule) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		ctx := c.Request.Context()
+		claims, err := guard.CheckRequest(ctx, request{c}, rule)
+		if err != nil {
+			c.Abort()
+			guard.WriteError(c.Writer, c.Request, err)
+			return
+		}
+		c.Request = c.Request.WithContext(m2mauth.NewContext(ctx, claims))
+	}
+}
+
+// request is what the guard sees of a request.
+type request struct{ c *gin.Context }
+
+func (r request) Header(name string) []string  { return r.c.Request.Header.Values(name) }
+func (r request) PathValue(name string) string { return r.c.Param(name) }
+func (r request) RemoteAddr() string           { return r.c.Request.RemoteAddr }
+
+// panicAsOurs lets a mistake at set-up, which the guard's method of the same name
+// judges, name the function that was called.
+func panicAsOurs() {
+	if mistake := recover(); mistake != nil {
+		panic("ginauth" + strings.TrimPrefix(fmt.Sprint(mistake), "m2mauth"))
+	}
+}

@@ -1,0 +1,113 @@
+package shopapi_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth/examples/internal/shopapi"
+)
+
+func TestSplitListIgnoresBlanksAndEmptyParts(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string][]string{
+		"":                        nil,
+		" , ,":                    nil,
+		"logto":                   {"logto"},
+		" logto:3001 ,\tkeys , ,": {"logto:3001", "keys"},
+	} {
+		assert.Equal(t, want, shopapi.SplitList(list), "%q", list)
+	}
+}
+
+// listener says when it is closed, which is the first that a shutdown does.
+type listener struct {
+	net.Listener
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// serve starts the server with a handler that answers when it is released.
+func serve(t *testing.T, ctx context.Context) (l *listener, served chan error, release func(), answer chan string) {
+	t.Helper()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l = &listener{Listener: tcp, closed: make(chan struct{})}
+	started, released := make(chan struct{}), make(chan struct{})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(started)
+		<-released
+		io.WriteString(w, "finished")
+	})
+	served, answer = make(chan error, 1), make(chan string, 1)
+	go func() { served <- shopapi.Serve(ctx, l, handler) }()
+	go func() {
+		resp, err := http.Get("http://" + tcp.Addr().String())
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		answer <- string(body)
+	}()
+	<-started
+	return l, served, sync.OnceFunc(func() { close(released) }), answer
+}
+
+func TestServeLetsTheRequestUnderWayFinish(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	l, served, release, answer := serve(t, ctx)
+	defer release()
+
+	cancel()
+	<-l.closed
+	select {
+	case err := <-served:
+		require.Fail(t, "Serve did not wait for the request", "%v", err)
+	default:
+	}
+	release()
+	assert.Equal(t, "finished", <-answer)
+	assert.NoError(t, <-served)
+}
+
+// Not parallel: the signal reaches every Serve of this process.
+func TestServeStopsOnSIGTERM(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a process cannot send itself a signal")
+	}
+	l, served, release, answer := serve(t, t.Context())
+	defer release()
+
+	self, err := os.FindProcess(os.Getpid())
+	require.NoError(t, err)
+	require.NoError(t, self.Signal(syscall.SIGTERM))
+	<-l.closed
+	release()
+	assert.Equal(t, "finished", <-answer)
+	assert.NoError(t, <-served)
+}
+
+func TestServeReturnsTheErrorOfAListenerThatFails(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	assert.ErrorIs(t, shopapi.Serve(t.Context(), l, http.NotFoundHandler()), net.ErrClosed)
+}

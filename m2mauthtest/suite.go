@@ -1,0 +1,413 @@
+package m2mauthtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// Adapter is what [TestAdapter] tests: how a framework, whose middlewares are of
+// type M, mounts a guard. For net/http it is
+//
+//	m2mauthtest.Adapter[func(http.Handler) http.Handler]{
+//		Package:      "m2mauth",
+//		Require:      (*m2mauth.Guard).Require,
+//		RequireAny:   (*m2mauth.Guard).RequireAny,
+//		RequireRule:  (*m2mauth.Guard).RequireRule,
+//		Authenticate: func(g *m2mauth.Guard) func(http.Handler) http.Handler { return g.Authenticate },
+//		Mount:        mount,
+//	}
+type Adapter[M any] struct {
+	// Package is the adapter's package. Its panics at set-up begin with it and
+	// with the name of the function: "ginauth: Require: ".
+	Package string
+
+	// Framework is the name under which the suite lists what the framework
+	// forces to differ. Default: Package.
+	Framework string
+
+	// Differences are those that the suite does not list.
+	Differences []Difference
+
+	// The four ways to put a guard in front of a handler.
+	Require      func(guard *m2mauth.Guard, scopes ...string) M
+	RequireAny   func(guard *m2mauth.Guard, scopes ...string) M
+	RequireRule  func(guard *m2mauth.Guard, rule m2mauth.Rule) M
+	Authenticate func(guard *m2mauth.Guard) M
+
+	// Mount returns an API with the routes of the groups. In front of them are,
+	// in this order, the framework's recovery from panics, which answers 500,
+	// and its CORS middleware, which lets the origin https://app.test send
+	// the method GET with the header field Authorization. Where the framework
+	// must be told to answer 405, it is told so.
+	//
+	// A framework that is not of net/http is put behind an http.Handler here.
+	Mount func(groups []Group[M]) http.Handler
+}
+
+// Group is a set of routes with a common prefix and common middlewares.
+type Group[M any] struct {
+	Prefix      string // such as /open
+	Middlewares []M    // the first sees a request first; may be empty
+	Routes      []Route[M]
+}
+
+// Route is a route of a [Group].
+type Route[M any] struct {
+	Method      string
+	Path        string // after the group's prefix, in the form /items/{id}
+	Middlewares []M    // the first sees a request first; may be empty
+
+	// Handle makes the answer: a status, and what is to be sent as JSON. It
+	// wants the request's context, and the accessor that is idiomatic in the
+	// framework: [m2mauth.FromContext] where there is no other.
+	Handle func(ctx context.Context, claims func() (*m2mauth.Claims, bool)) (status int, body any)
+}
+
+// ColonPath returns Path in the form /items/:id.
+func (r Route[M]) ColonPath() string {
+	return strings.NewReplacer("{", ":", "}", "").Replace(r.Path)
+}
+
+// Difference is an answer that a framework forces to differ from net/http's. The
+// suite demands it in place of its own, or of the panic at set-up.
+type Difference struct {
+	Row    string // the name in the suite, without that of the test
+	Status int
+	Why    string
+}
+
+// Rows that a known framework forces to differ.
+const (
+	rowOptions      = "OPTIONS without a route for it is the router's business"
+	rowUnknownInner = "an unknown path in a guarded group is not found"
+	rowNilGuard     = "a nil guard in Authenticate"
+	rowEmptyGuard   = "a guard that New did not make in Authenticate"
+)
+
+// differences are those of frameworks that the suite knows, by Adapter.Framework.
+var differences = map[string][]Difference{
+	"chi": {
+		{rowUnknownInner, http.StatusUnauthorized, "a router of chi's that is mounted at a prefix runs its middlewares before it looks for the route"},
+	},
+	"echo": {
+		{rowOptions, http.StatusNoContent, "echo answers OPTIONS itself, with the methods that there are"},
+		{rowUnknownInner, http.StatusUnauthorized, "a group of echo's has a route for all else, so that its middlewares see those requests too"},
+	},
+	"echo v4": {
+		{rowOptions, http.StatusNoContent, "as echo"},
+		{rowUnknownInner, http.StatusUnauthorized, "as echo"},
+		{rowNilGuard, http.StatusInternalServerError, "echo.WrapMiddleware calls the middleware, here the method Authenticate, for each request and not at set-up"},
+		{rowEmptyGuard, http.StatusInternalServerError, "as a nil guard"},
+	},
+}
+
+// TestAdapter runs the suite that judges every way to mount a guard: the same
+// requests have the same answers whatever the framework, and what must not reach
+// a handler does not. Only what the framework forces to differ may do so.
+//
+// Path values reach no row yet: no rule of the core looks at them so far.
+func TestAdapter[M any](t *testing.T, adapter Adapter[M]) {
+	if adapter.Framework == "" {
+		adapter.Framework = adapter.Package
+	}
+	calls := badCallsOf(t, adapter)
+	forced := differencesOf(t, adapter, calls)
+	t.Run("set-up", func(t *testing.T) {
+		t.Parallel()
+		testSetUp(t, adapter, calls, forced)
+	})
+	for _, order := range []struct {
+		name    string
+		arrange func([]Group[M])
+	}{
+		{"in order", func([]Group[M]) {}},
+		{"registered the other way round", func(groups []Group[M]) {
+			slices.Reverse(groups)
+			for _, g := range groups {
+				slices.Reverse(g.Routes)
+			}
+		}},
+	} {
+		mount := func(guard *m2mauth.Guard, a *api) http.Handler {
+			groups := groupsOf(adapter, guard, a)
+			order.arrange(groups)
+			return adapter.Mount(groups)
+		}
+		t.Run(order.name, func(t *testing.T) {
+			t.Parallel()
+			testRows(t, mount, forced)
+			testSituations(t, mount)
+		})
+	}
+}
+
+// differencesOf returns, by row, what is forced to differ.
+func differencesOf[M any](t *testing.T, adapter Adapter[M], calls []badCall[M]) map[string]Difference {
+	t.Helper()
+	statuses := make(map[string]int)
+	for _, r := range rows {
+		statuses[r.name] = r.status
+	}
+	for _, m := range calls {
+		statuses[m.name] = 0
+	}
+	forced := make(map[string]Difference)
+	for _, d := range slices.Concat(differences[adapter.Framework], adapter.Differences) {
+		status, ok := statuses[d.Row]
+		switch {
+		case !ok:
+			t.Fatalf("the suite has no row %q that could differ", d.Row)
+		case status == d.Status:
+			t.Fatalf("%q does not differ: it has the status %d", d.Row, d.Status)
+		case d.Why == "":
+			t.Fatalf("%q differs for no reason", d.Row)
+		}
+		forced[d.Row] = d
+	}
+	return forced
+}
+
+const (
+	suiteAudience = "https://shopping.api"
+	suiteOrigin   = "https://app.test"
+)
+
+// mounter puts the suite's routes behind a guard. It has forgotten the
+// framework's type of middlewares.
+type mounter func(*m2mauth.Guard, *api) http.Handler
+
+// api is the API under test, with its issuer.
+type api struct {
+	issuer  *Issuer
+	handler http.Handler
+	reached atomic.Int64 // requests that a guarded handler has seen
+	meeting *meeting
+}
+
+// newAPI makes an API. If change is not nil it may change the configuration, or
+// break the issuer.
+func newAPI(t *testing.T, mount mounter, change func(*Issuer, *m2mauth.Config)) *api {
+	t.Helper()
+	a := &api{issuer: NewIssuer(), meeting: newMeeting(meetingSize)}
+	config := a.issuer.Config(suiteAudience)
+	config.Logger = slog.New(slog.DiscardHandler)
+	if change != nil {
+		change(a.issuer, &config)
+	}
+	guard, err := m2mauth.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.handler = mount(guard, a)
+	return a
+}
+
+func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M] {
+	guarded := func(method, path string, middlewares ...M) Route[M] {
+		return Route[M]{method, path, middlewares, a.handleGuarded}
+	}
+	reader := adapter.Require(guard, "read:products")
+	authenticate := adapter.Authenticate(guard)
+	return []Group[M]{
+		{Prefix: "/open", Routes: []Route[M]{
+			{Method: "GET", Path: "/public", Handle: handle},
+			guarded("GET", "/read", reader),
+			guarded("HEAD", "/read", reader),
+			guarded("POST", "/read", reader),
+			guarded("GET", "/both", adapter.Require(guard, "read:products", "write:products")),
+			guarded("GET", "/any", adapter.RequireAny(guard, "read:products", "write:products")),
+			guarded("GET", "/rule", adapter.RequireRule(guard, m2mauth.AllScopes("write:products"))),
+			guarded("GET", "/unwritable", adapter.Require(guard, `read:"products"`)),
+			guarded("GET", "/whoami", authenticate),
+			guarded("GET", "/items/{id}", reader),
+			guarded("GET", "/twice", reader, adapter.Require(guard, "write:products")),
+			{"GET", "/meeting", []M{reader}, a.handleMeeting},
+			{"GET", "/panic", []M{reader}, handlePanic},
+		}},
+		{Prefix: "/guarded", Middlewares: []M{authenticate}, Routes: []Route[M]{
+			guarded("GET", "/whoami"),
+			guarded("GET", "/read", reader),
+		}},
+	}
+}
+
+// seen is what a handler answers: the claims that it found.
+type seen struct {
+	OK       bool   `json:"ok"`
+	AppID    string `json:"app_id"`
+	Scopes   string `json:"scopes"`
+	Accessor string `json:"accessor"` // what the accessor gave, compared with the context's claims
+}
+
+func handle(ctx context.Context, accessor func() (*m2mauth.Claims, bool)) (int, any) {
+	claims, ok := m2mauth.FromContext(ctx)
+	s := seen{OK: ok, Accessor: "the same"}
+	if ok {
+		s.AppID, s.Scopes = claims.AppID(), claims.Scopes().String()
+	}
+	if other, otherOK := accessor(); other != claims || otherOK != ok {
+		s.Accessor = "something else"
+	}
+	return http.StatusOK, s
+}
+
+func (a *api) handleGuarded(ctx context.Context, accessor func() (*m2mauth.Claims, bool)) (int, any) {
+	a.reached.Add(1)
+	return handle(ctx, accessor)
+}
+
+// handleMeeting looks for the claims when all requests have arrived.
+func (a *api) handleMeeting(ctx context.Context, accessor func() (*m2mauth.Claims, bool)) (int, any) {
+	a.meeting.attend(ctx)
+	return handle(ctx, accessor)
+}
+
+func handlePanic(context.Context, func() (*m2mauth.Claims, bool)) (int, any) {
+	panic("m2mauthtest: this handler panics, and the framework recovers")
+}
+
+// meeting holds its participants up until all are there.
+type meeting struct {
+	missing atomic.Int64
+	begun   chan struct{}
+}
+
+func newMeeting(size int64) *meeting {
+	m := &meeting{begun: make(chan struct{})}
+	m.missing.Store(size)
+	return m
+}
+
+func (m *meeting) attend(ctx context.Context) {
+	if m.missing.Add(-1) == 0 {
+		close(m.begun)
+	}
+	select {
+	case <-m.begun:
+	case <-ctx.Done(): // the test has failed: another request was not let through
+	}
+}
+
+// patience is how long the suite waits for what has failed if it does not come.
+const patience = time.Minute
+
+// answer is a response that was read.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// send sends a request with the header fields to the API.
+func (a *api) send(t *testing.T, method, path string, header http.Header) answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	response, err := a.request(ctx, method, path, header)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("%s %s: the body: %v", method, path, err)
+	}
+	return answer{response.StatusCode, response.Header, body}
+}
+
+func (a *api) request(ctx context.Context, method, path string, header http.Header) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "https://api.test"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header = header
+	return (&transport{origin: "https://api.test", handler: a.handler}).RoundTrip(request)
+}
+
+// badCall is a call that panics when routes are set up, in the name of the
+// function that was called.
+type badCall[M any] struct {
+	name       string
+	call       string
+	middleware func() M
+}
+
+func badCallsOf[M any](t *testing.T, adapter Adapter[M]) (calls []badCall[M]) {
+	t.Helper()
+	add := func(name, call string, middleware func() M) {
+		calls = append(calls, badCall[M]{name + " in " + call, call, middleware})
+	}
+	for _, bad := range []struct {
+		name  string
+		guard *m2mauth.Guard
+	}{
+		{"a nil guard", nil},
+		{"a guard that New did not make", &m2mauth.Guard{}},
+	} {
+		add(bad.name, "Require", func() M { return adapter.Require(bad.guard, "read:products") })
+		add(bad.name, "RequireAny", func() M { return adapter.RequireAny(bad.guard, "read:products") })
+		add(bad.name, "RequireRule", func() M { return adapter.RequireRule(bad.guard, m2mauth.AnyToken()) })
+		add(bad.name, "Authenticate", func() M { return adapter.Authenticate(bad.guard) })
+	}
+
+	guard, err := m2mauth.New(NewIssuer().Config(suiteAudience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []struct {
+		name   string
+		scopes []string
+	}{
+		{"no scope", nil},
+		{"an empty scope", []string{"read:products", ""}},
+		{"two scopes in one", []string{"read:products write:products"}},
+		{"a scope with a tab", []string{"read:products\t"}},
+	} {
+		add(bad.name, "Require", func() M { return adapter.Require(guard, bad.scopes...) })
+		add(bad.name, "RequireAny", func() M { return adapter.RequireAny(guard, bad.scopes...) })
+	}
+	add("the zero Rule", "RequireRule", func() M { return adapter.RequireRule(guard, m2mauth.Rule{}) })
+	return calls
+}
+
+func testSetUp[M any](t *testing.T, adapter Adapter[M], calls []badCall[M], forced map[string]Difference) {
+	for _, m := range calls {
+		mount := func() http.Handler {
+			return adapter.Mount([]Group[M]{{Prefix: "/setup", Routes: []Route[M]{
+				{Method: "GET", Path: "/mistake", Middlewares: []M{m.middleware()}, Handle: handle},
+			}}})
+		}
+		t.Run(m.name, func(t *testing.T) {
+			if difference, ok := forced[m.name]; ok {
+				a := &api{handler: mount()}
+				equal(t, "status", a.send(t, "GET", "/setup/mistake", nil).status, difference.Status)
+				return
+			}
+			defer func() {
+				got, want := fmt.Sprint(recover()), adapter.Package+": "+m.call+": "
+				if !strings.HasPrefix(got, want) {
+					t.Errorf("the panic %q does not begin with %q", got, want)
+				}
+			}()
+			mount()
+		})
+	}
+	t.Logf("%d rows", len(calls))
+}
+
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\ngot  %v\nwant %v", what, got, want)
+	}
+}

@@ -1,0 +1,188 @@
+package m2mauthtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// testSituations tests what is more than a request and its answer.
+func testSituations(t *testing.T, mount mounter) {
+	for _, situation := range []struct {
+		name string
+		test func(*testing.T, mounter)
+	}{
+		{"without keys the answer is 503 and no challenge", testIssuerDown},
+		{"Config.ErrorHandler answers", testErrorHandler},
+		{"Config.ErrorHandler may write a status alone", testErrorHandlerWithoutBody},
+		{"a preflight reaches no guard", testPreflight},
+		{"a refusal can be read by the app that CORS lets in", testRefusalAcrossOrigins},
+		{"a panicking handler is the framework's to recover", testPanic},
+		{"a caller that has gone is not waited for", testCanceled},
+		{"parallel requests see their own claims", testParallel},
+	} {
+		t.Run(situation.name, func(t *testing.T) { situation.test(t, mount) })
+	}
+}
+
+func testIssuerDown(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, func(i *Issuer, _ *m2mauth.Config) {
+		i.Intercept(func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+		})
+	})
+	got := a.send(t, "GET", "/open/read", a.authorization("read:products"))
+	equal(t, "status", got.status, http.StatusServiceUnavailable)
+	equal(t, "requests in the handler", a.reached.Load(), 0)
+	equal(t, "Cache-Control", got.header.Get("Cache-Control"), "no-store")
+	equal(t, "challenges", len(got.header.Values("WWW-Authenticate")), 0)
+	if seconds, err := strconv.Atoi(got.header.Get("Retry-After")); err != nil || seconds < 1 {
+		t.Errorf("Retry-After is %q, not a number of seconds", got.header.Get("Retry-After"))
+	}
+	code, _ := refusalOf(t, got.body)
+	equal(t, "error", code, "temporarily_unavailable")
+	equal(t, "status of a public route", a.send(t, "GET", "/open/public", nil).status, http.StatusOK)
+}
+
+// authorization is the header of a request with a good token.
+func (a *api) authorization(scopes ...string) http.Header {
+	return http.Header{"Authorization": {"Bearer " + a.issuer.Token(suiteAudience, scopes...)}}
+}
+
+func testErrorHandler(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, func(_ *Issuer, c *m2mauth.Config) {
+		c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, e *m2mauth.Error) {
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = fmt.Fprintf(w, "%s %s, ", r.Method, r.URL.Path)
+			_, _ = fmt.Fprintf(w, "%d %s %v", e.Status, e.Code, e.Scopes)
+		}
+	})
+	got := a.send(t, "GET", "/open/read", a.authorization("write:products"))
+	equal(t, "status", got.status, http.StatusTeapot)
+	equal(t, "requests in the handler", a.reached.Load(), 0)
+	equal(t, "Content-Type", got.header.Get("Content-Type"), "text/plain")
+	equal(t, "body", string(got.body), "GET /open/read, 403 insufficient_scope [read:products]")
+	if challenge := got.header.Get("WWW-Authenticate"); !strings.Contains(challenge, `scope="read:products"`) {
+		t.Errorf("the challenge is lost: %q", challenge)
+	}
+}
+
+func testErrorHandlerWithoutBody(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, func(_ *Issuer, c *m2mauth.Config) {
+		c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, e *m2mauth.Error) { w.WriteHeader(e.Status) }
+	})
+	got := a.send(t, "GET", "/open/read", nil)
+	equal(t, "status", got.status, http.StatusUnauthorized)
+	equal(t, "requests in the handler", a.reached.Load(), 0)
+	equal(t, "body", string(got.body), "")
+	equal(t, "challenge", got.header.Get("WWW-Authenticate"), `Bearer realm="`+suiteAudience+`"`)
+}
+
+func testPreflight(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, nil)
+	got := a.send(t, "OPTIONS", "/open/read", http.Header{
+		"Origin":                         {suiteOrigin},
+		"Access-Control-Request-Method":  {"GET"},
+		"Access-Control-Request-Headers": {"authorization"},
+	})
+	if got.status != http.StatusOK && got.status != http.StatusNoContent {
+		t.Errorf("the status is %d, not one that browsers accept", got.status)
+	}
+	equal(t, "requests in the handler", a.reached.Load(), 0)
+	equal(t, "challenges", len(got.header.Values("WWW-Authenticate")), 0)
+	equal(t, "Access-Control-Allow-Origin", got.header.Get("Access-Control-Allow-Origin"), suiteOrigin)
+	if allowed := got.header.Get("Access-Control-Allow-Headers"); !strings.EqualFold(allowed, "Authorization") {
+		t.Errorf("Access-Control-Allow-Headers is %q", allowed)
+	}
+}
+
+func testRefusalAcrossOrigins(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, nil)
+	got := a.send(t, "GET", "/open/read", http.Header{"Origin": {suiteOrigin}})
+	equal(t, "status", got.status, http.StatusUnauthorized)
+	equal(t, "challenges", len(got.header.Values("WWW-Authenticate")), 1)
+	equal(t, "Access-Control-Allow-Origin", got.header.Get("Access-Control-Allow-Origin"), suiteOrigin)
+}
+
+func testPanic(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, nil)
+	got := a.send(t, "GET", "/open/panic", a.authorization("read:products"))
+	equal(t, "status", got.status, http.StatusInternalServerError)
+	equal(t, "challenges", len(got.header.Values("WWW-Authenticate")), 0)
+
+	// What the framework keeps for the next request has nothing left of this one.
+	got = a.send(t, "GET", "/open/public", nil)
+	equal(t, "status afterwards", got.status, http.StatusOK)
+	equal(t, "what the next handler saw", seenIn(t, got), seen{Accessor: "the same"})
+}
+
+func testCanceled(t *testing.T, mount mounter) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a := newAPI(t, mount, func(i *Issuer, c *m2mauth.Config) {
+		i.Intercept(func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				cancel() // the caller goes while the guard waits for this answer
+				select {
+				case <-r.Context().Done():
+				case <-t.Context().Done(): // the test has ended
+				}
+			})
+		})
+		// Longer than the suite has patience, so that nothing else ends the wait.
+		c.KeyTTL, c.FetchTimeout = time.Hour, 5*time.Minute
+	})
+	served := make(chan struct{})
+	inner := a.handler
+	a.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(served)
+		inner.ServeHTTP(w, r)
+	})
+
+	response, err := a.request(ctx, "GET", "/open/read", a.authorization("read:products"))
+	if err == nil {
+		_ = response.Body.Close()
+		t.Errorf("the answer was %d before the caller had gone", response.StatusCode)
+	}
+	select {
+	case <-served:
+	case <-time.After(patience):
+		t.Error("the guard waits on for keys though the caller has gone")
+	}
+	equal(t, "requests in the handler", a.reached.Load(), 0)
+}
+
+const meetingSize = 200
+
+func testParallel(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, nil)
+	var group sync.WaitGroup
+	for n := range meetingSize {
+		app := fmt.Sprintf("app-%03d", n)
+		scopes := []string{"read:products", "scope-of-" + app}
+		token := a.issuer.Sign(Token{AppID: app, Audience: suiteAudience, Scopes: scopes})
+		group.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			response, err := a.request(ctx, "GET", "/open/meeting", http.Header{"Authorization": {"Bearer " + token}})
+			if err != nil {
+				t.Errorf("%s: %v", app, err)
+				return
+			}
+			defer response.Body.Close()
+			body, _ := io.ReadAll(response.Body)
+			want := seen{OK: true, AppID: app, Scopes: strings.Join(scopes, " "), Accessor: "the same"}
+			equal(t, "what the handler saw", seenIn(t, answer{response.StatusCode, response.Header, body}), want)
+		})
+	}
+	group.Wait()
+}
