@@ -297,7 +297,7 @@ func TestMaxAgeReplacesTheTTLWithinBounds(t *testing.T) {
 				assert.LessOrEqual(t, at, want*9/10)
 				time.Sleep(want - 1)
 				assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				assert.Equal(t, m2mauth.KeysStale, g.Status().State)
 			})
 		})
@@ -767,7 +767,7 @@ func TestKeyStaleForNegativeServesNoStaleKeys(t *testing.T) {
 		keysDown(issuer)
 		time.Sleep(keysTTL - 1)
 		keysAtOnce(t, g, token, 200)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		keysAtOnce(t, g, token, 503)
 	})
 }
@@ -1322,7 +1322,7 @@ func TestDiscovery(t *testing.T) {
 		"500":                func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) },
 		"200 with HTML":      func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "<html>") },
 		"an empty key set":   func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) },
-		"redirect elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.test/", 302) },
+		"redirect elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.test/", http.StatusFound) },
 		"no answer":          func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
 		for where, follow := range map[string]bool{"https://issuer.test/oidc/moved": true, "https://evil.test/oidc/moved": false, "http://issuer.test/oidc/moved": false} {
@@ -1620,7 +1620,7 @@ func TestTheQueryOfJWKSURLIsNotShown(t *testing.T) {
 		"hangs":   func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() },
 		"breaks":  func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) },
 		"redirects": func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-			http.Redirect(w, r, "https://evil.test/?key=secret", 302)
+			http.Redirect(w, r, "https://evil.test/?key=secret", http.StatusFound)
 		},
 		"an odd key": func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","k":"secret"}]}`)
