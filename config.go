@@ -89,7 +89,7 @@ type Config struct {
 	// FetchTimeout bounds one attempt to get the keys, discovery included, and
 	// so what a request may wait for it. Default: 5 s, or a tenth of KeyTTL if
 	// that is less; at most a tenth of KeyTTL, so that a slow refresh ends
-	// before the keys do.
+	// before the keys do, and at most 1 minute.
 	FetchTimeout time.Duration
 
 	// AllowOrganizations lets tokens with organization_id through, whose
@@ -128,6 +128,7 @@ const (
 	defaultKeyStaleFor = time.Hour
 	maxKeyStaleFor     = 7 * 24 * time.Hour
 	defaultTimeout     = 5 * time.Second
+	maxTimeout         = time.Minute
 
 	// organizationsResource is an indicator that Logto reserves: any of its
 	// applications gets a token for it with every permission that it names.
@@ -298,8 +299,9 @@ func (c *Config) checkTimes(m *mistakes) {
 	if c.FetchTimeout == 0 {
 		c.FetchTimeout = min(defaultTimeout, c.KeyTTL/10)
 	}
-	if c.FetchTimeout < 0 || c.FetchTimeout > c.KeyTTL/10 {
-		m.add("FetchTimeout: %v must be above 0 and at most a tenth of Config.KeyTTL (%v), so that a slow refresh ends before the keys do", c.FetchTimeout, c.KeyTTL)
+	if c.FetchTimeout < 0 || c.FetchTimeout > min(c.KeyTTL/10, maxTimeout) {
+		m.add("FetchTimeout: %v must be above 0, at most a tenth of Config.KeyTTL (%v), so that a slow refresh ends before the keys do, and at most %v",
+			c.FetchTimeout, c.KeyTTL, maxTimeout)
 	}
 }
 

@@ -85,11 +85,13 @@ func assertKind(t *testing.T, want string, err error) {
 	}
 }
 
-// codes are the error codes of RFC 6750 §3.1 by status.
+// codes are the error codes by status: those of RFC 6750 §3.1, and for 503 one
+// that stands in the body alone.
 var codes = map[int]string{
-	http.StatusBadRequest:   "invalid_request",
-	http.StatusUnauthorized: "invalid_token",
-	http.StatusForbidden:    "insufficient_scope",
+	http.StatusBadRequest:         "invalid_request",
+	http.StatusUnauthorized:       "invalid_token",
+	http.StatusForbidden:          "insufficient_scope",
+	http.StatusServiceUnavailable: "temporarily_unavailable",
 }
 
 // TestFixtures runs every row of testdata/fixtures.json at its own clock.
@@ -196,12 +198,17 @@ func runFixture(t *testing.T, guard *m2mauth.Guard, server *documentServer, row 
 	assert.Zero(t, server.others.Load(), "a URL in a token is never fetched")
 }
 
-// assertRefusal checks the answer of RFC 6750 §3 to the first byte that matters.
+// assertRefusal checks the answer of RFC 6750 §3.
 func assertRefusal(t *testing.T, recorder *httptest.ResponseRecorder, row fixture) {
 	t.Helper()
 	code := codes[row.Status]
 	challenge := recorder.Header().Get("WWW-Authenticate")
-	assert.True(t, strings.HasPrefix(challenge, `Bearer realm="https://shopping.api", error="`+code+`"`), challenge)
+	if row.Status == http.StatusServiceUnavailable {
+		assert.Empty(t, challenge, "a new token would not help")
+		assert.NotEmpty(t, recorder.Header().Get("Retry-After"))
+	} else {
+		assert.True(t, strings.HasPrefix(challenge, `Bearer realm="https://shopping.api", error="`+code+`"`), challenge)
+	}
 	if row.ChallengeScope == "" {
 		assert.NotContains(t, challenge, `scope="`)
 	} else {

@@ -267,8 +267,8 @@ func (k *keySource) get(ctx context.Context) (set *keySet, isNew bool, e *Error)
 
 // triedLocked reports whether a failed attempt speaks for serving stale keys
 // without another: since they became stale, or so lately that requests have not
-// paused. After a pause one request must wait, or a key withdrawn long ago
-// would open one last request.
+// paused. Otherwise one request waits, or after a pause a key that was withdrawn
+// long ago would open one last request.
 func (k *keySource) triedLocked(set *keySet, now time.Time) bool {
 	return !k.failedAt.IsZero() && (!k.failedAt.Before(set.freshUntil) || now.Sub(k.failedAt) < triedLately)
 }
@@ -390,12 +390,13 @@ func (k *keySource) fetchSafely(ctx context.Context, old *keySet, rediscover boo
 	select {
 	case r := <-ended: // as it should be: with an error that says what was too slow
 		return r.set, r.err
-	case <-time.After(time.Millisecond):
+	case <-time.After(10 * time.Millisecond):
 		return nil, errors.New("the HTTPClient does not end with its request's context")
 	}
 }
 
 func (k *keySource) logFailure(err error, old *keySet, retry time.Time) {
+	defer func() { _ = recover() }() // a user's slog.Handler must not end the process from this goroutine
 	level := slog.LevelError
 	attrs := []slog.Attr{slog.String("issuer", k.issuer), slog.String("reason", err.Error()), slog.Time("next_attempt", retry.UTC())}
 	if old != nil && time.Now().Before(old.staleUntil) {

@@ -2,6 +2,8 @@ package m2mauth
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -128,3 +130,14 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// panickingHandler is a user's slog.Handler with a mistake.
+type panickingHandler struct{ slog.Handler }
+
+func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a user's mistake") }
+
+func TestAPanickingLoggerDoesNotEndTheProcessFromTheFetch(t *testing.T) {
+	k := &keySource{logger: func() *slog.Logger { return slog.New(panickingHandler{}) }}
+	assert.NotPanics(t, func() { k.logFailure(errors.New("down"), nil, time.Now()) })
+}

@@ -1318,12 +1318,14 @@ func TestDiscovery(t *testing.T) {
 
 	// The key set moves, and what its old URL says then.
 	for name, gone := range map[string]http.HandlerFunc{
-		"404":                func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
-		"500":                func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) },
-		"200 with HTML":      func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "<html>") },
-		"an empty key set":   func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) },
-		"redirect elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.test/", http.StatusFound) },
-		"no answer":          func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"404":              func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) },
+		"500":              func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) },
+		"200 with HTML":    func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "<html>") },
+		"an empty key set": func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) },
+		"redirect elsewhere": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.test/", http.StatusFound)
+		},
+		"no answer": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
 		for where, follow := range map[string]bool{"https://issuer.test/oidc/moved": true, "https://evil.test/oidc/moved": false, "http://issuer.test/oidc/moved": false} {
 			t.Run("a key set moved to "+where+", the old URL says "+name, func(t *testing.T) {
@@ -1748,13 +1750,13 @@ func TestFaultsOnTheWire(t *testing.T) {
 					}
 					fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s", len(keySet), keySet)
 				})
+				network := &http.Client{Transport: &http.Transport{}}
 				g := keysGuard(t, issuer, func(c *m2mauth.Config) {
 					c.JWKSURL = test.scheme + "://" + server.address + "/jwks"
 					c.KeyTTL, c.FetchTimeout = time.Second, 100*time.Millisecond
 					c.HTTPClient = nil
 					if client == "a user's client" {
-						c.HTTPClient = &http.Client{Transport: &http.Transport{}}
-						t.Cleanup(c.HTTPClient.CloseIdleConnections)
+						c.HTTPClient = network
 					}
 				})
 				want := 503
@@ -1770,9 +1772,10 @@ func TestFaultsOnTheWire(t *testing.T) {
 				if client == "its own client" {
 					assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "allocated on the way")
 					keysGoroutines(t, func() int { return goroutines + 1 + server.serving() }) // while the server holds on
-					server.close()
-					keysGoroutines(t, func() int { return goroutines })
 				}
+				server.close()
+				network.CloseIdleConnections()
+				keysGoroutines(t, func() int { return goroutines })
 				assert.Less(t, growth(), int64(4<<20))
 			})
 		}
