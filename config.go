@@ -51,7 +51,8 @@ type Config struct {
 	// RFC 9864). Default: ES256, ES384, ES512, RS256, RS384, RS512, PS256,
 	// PS384, PS512 and EdDSA, which includes its newer name Ed25519. Symmetric
 	// algorithms and none are refused. A published RSA key without alg is for
-	// RS256, or for the only RSA algorithm named here.
+	// RS256, or for the only RSA algorithm named here; where several are named
+	// it cannot be used, since a key has one algorithm (RFC 8725 §3.1).
 	Algorithms []string
 
 	// TokenTypes are the values of the header's typ accepted, in any letter
