@@ -90,7 +90,7 @@ type Config struct {
 	// FetchTimeout bounds one attempt to get the keys, discovery included, and
 	// so what a request may wait for it. Default: 5 s, or a tenth of KeyTTL if
 	// that is less; at most a tenth of KeyTTL, so that a slow refresh ends
-	// before the keys do, and at most 1 minute.
+	// before the keys do, and at most 5 minutes.
 	FetchTimeout time.Duration
 
 	// AllowOrganizations lets tokens with organization_id through, whose
@@ -129,7 +129,7 @@ const (
 	defaultKeyStaleFor = time.Hour
 	maxKeyStaleFor     = 7 * 24 * time.Hour
 	defaultTimeout     = 5 * time.Second
-	maxTimeout         = time.Minute
+	maxTimeout         = 5 * time.Minute
 
 	// organizationsResource is an indicator that Logto reserves: any of its
 	// applications gets a token for it with every permission that it names.

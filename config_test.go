@@ -87,7 +87,7 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"a long TTL", func(c *Config) { c.KeyTTL = 24*time.Hour + 1 }, []string{"Config.KeyTTL: ", "from 1s to 24h0m0s"}},
 		{"keys that are stale for long", func(c *Config) { c.KeyStaleFor = 7*24*time.Hour + 1 }, []string{"Config.KeyStaleFor: ", "over 168h0m0s"}},
 		{"a negative timeout", func(c *Config) { c.FetchTimeout = -time.Second }, []string{"Config.FetchTimeout: ", "above 0", "a tenth of Config.KeyTTL (10m0s)"}},
-		{"a timeout over a minute", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Hour, time.Minute+1 }, []string{"Config.FetchTimeout: ", "at most 1m0s"}},
+		{"a timeout over five minutes", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Hour, 5*time.Minute+1 }, []string{"Config.FetchTimeout: ", "at most 5m0s"}},
 		{"a timeout over a tenth of the TTL", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Minute, 6*time.Second+1 }, []string{"Config.FetchTimeout: ", "at most a tenth of Config.KeyTTL (1m0s)"}},
 
 		{"a realm with a quote", func(c *Config) { c.Realm = `a"b` }, []string{"Config.Realm: ", "printable ASCII without quotes and backslashes"}},
