@@ -41,7 +41,7 @@ func (c *Claims) AppID() string {
 
 // IsMachine reports whether the token speaks for an application itself and not
 // for a user of it: whether sub equals the client (RFC 9068 §2.2).
-func (c *Claims) IsMachine() bool { return c.subject == c.clientID }
+func (c *Claims) IsMachine() bool { return c.subject != "" && c.subject == c.clientID }
 
 // Subject returns sub: an application's ID or a user's. See [Claims.AppID].
 func (c *Claims) Subject() string { return c.subject }

@@ -181,8 +181,8 @@ func (c *Config) checkNames(m *mistakes) {
 		checkAudience(fmt.Sprintf("OtherAudiences[%d]", i), a, m)
 	}
 	for i, t := range c.TokenTypes {
-		if strings.EqualFold(t, "application/") {
-			m.add("TokenTypes[%d]: %q names no type: name one such as at+jwt, or \"\" for a token without typ", i, t)
+		if strings.EqualFold(t, "application/") || strings.ContainsAny(t, " ,\t\r\n") {
+			m.add("TokenTypes[%d]: %q is no type: name one such as at+jwt, or \"\" for a token without typ", i, t)
 		}
 	}
 	c.TokenTypes = withDefault(c.TokenTypes, defaultTypes)
@@ -197,6 +197,9 @@ func checkAudience(field, audience string, m *mistakes) {
 	case organizationsResource:
 		m.add("%s: %s is reserved, and any application of a Logto tenant gets a token for it with every permission", field, audience)
 	}
+	if strings.TrimFunc(audience, impossibleInScope) != audience {
+		m.add("%s: %q begins or ends with white space, perhaps a line break", field, audience)
+	}
 }
 
 func withDefault(list, otherwise []string) []string {
@@ -208,8 +211,8 @@ func withDefault(list, otherwise []string) []string {
 
 func namesOrDefault(field string, names []string, otherwise string, m *mistakes) []string {
 	for i, n := range names {
-		if n == "" {
-			m.add("%s[%d] is empty: name a claim, or leave the field out for %s", field, i, otherwise)
+		if n == "" || strings.ContainsAny(n, " ,\t\r\n") {
+			m.add("%s[%d] is empty, or holds white space or a comma: name one claim, or leave the field out for %s", field, i, otherwise)
 		}
 	}
 	return withDefault(names, []string{otherwise})
@@ -236,10 +239,17 @@ func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
 		m.add("%s is empty: set it to an absolute URL, such as %s", field, example)
 		return nil
 	}
+	if strings.ContainsFunc(value, impossibleInScope) {
+		m.add("%s must be an absolute https URL without white space and control characters (a line break at its end?), such as %s", field, example)
+		return nil
+	}
 	u, err := url.Parse(value)
 	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		m.add("%s must be an absolute https URL, such as %s", field, example)
 		return nil
+	}
+	if strings.Contains(value, "/.well-known/") {
+		m.add("%s must be the issuer or the key set, not the discovery document, such as %s", field, example)
 	}
 	if u.User != nil {
 		m.add("%s must not hold a user name or password", field)
@@ -264,7 +274,7 @@ func mayAsk(u *url.URL, plainHTTPHosts []string) bool {
 		ip := net.ParseIP(host)
 		return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback()) ||
 			slices.ContainsFunc(plainHTTPHosts, func(h string) bool {
-				return strings.EqualFold(h, host) || strings.EqualFold(h, u.Host)
+				return strings.EqualFold(h, host) || strings.EqualFold(h, net.JoinHostPort(host, port(u)))
 			})
 	}
 	return false

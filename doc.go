@@ -9,7 +9,7 @@
 //		Audience: "https://shopping.api",
 //	})
 //	…
-//	mux.Handle("GET /products", guard.Require("read:products")(list))
+//	mux.Handle("GET /products", guard.Require("read:products")(http.HandlerFunc(list)))
 //
 // # A request's way
 //

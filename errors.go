@@ -205,7 +205,7 @@ func writable(scopes []string) bool {
 func asError(err error) (e *Error, ours bool) {
 	var found *Error
 	if errors.As(err, &found) {
-		if found != nil && found.Status != 0 {
+		if found != nil && found.kind != nil {
 			return found, true
 		}
 		err = errors.New("an *Error that no guard made")

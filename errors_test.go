@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// everyKind has all Err… variables with the answer of DESIGN's table.
+// everyKind has all Err… variables with its answer.
 var everyKind = []struct {
 	name      string
 	sentinel  error
@@ -205,6 +205,7 @@ func TestWriteError(t *testing.T) {
 		{"no error at all", nil, 500, internal, "internal error"},
 		{"a nil *Error", typedNil, 500, internal, "internal error"},
 		{"a wrapped nil *Error", fmt.Errorf("order 7: %w", typedNil), 500, internal, "internal error"},
+		{"an Error that no guard made", &Error{Status: 200, Code: "ok", Text: "come in"}, 500, internal, "internal error"},
 		{"an Error of nobody", &Error{}, 500, internal, "internal error"},
 		{"a variable alone", ErrScope, 500, internal, "insufficient scope"},
 	} {

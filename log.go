@@ -93,7 +93,7 @@ func issuerHint(want, got string) string {
 	case err1 != nil || err2 != nil || g.Host == "":
 		return text
 	case w.Hostname() == g.Hostname():
-		return text + ", though on the same host: is it of Logto's admin tenant, or of another tenant?"
+		return text + ", though on the same host: scheme, port and path count too, and Logto's admin tenant is an issuer of its own"
 	case w.Path == g.Path:
 		return text + ": request it from the server and domain of that issuer; another domain of the same server is another issuer, and so is Logto's admin tenant"
 	}

@@ -198,7 +198,7 @@ func TestHints(t *testing.T) {
 	claims := func(c map[string]any) string { return issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: c}) }
 	const (
 		differs    = "they differ by a trailing slash or by letter case alone"
-		sameHost   = "though on the same host: is it of Logto's admin tenant"
+		sameHost   = "though on the same host: scheme, port and path count too, and Logto's admin tenant"
 		sameServer = "another domain of the same server is another issuer"
 		audDiffers = "the two differ by a trailing slash or by letter case alone"
 		askFor     = "request one with the resource parameter that names this API"

@@ -273,7 +273,7 @@ func bearerToken(fields []string) (string, *Error) {
 		return "", newError(ErrRequest, "the Authorization field has no token after Bearer")
 	}
 	if field[end] != ' ' || !isToken68(token) {
-		return "", newError(ErrRequest, "the Authorization field must be Bearer, one space, and one token without spaces")
+		return "", newError(ErrRequest, "the Authorization field must be Bearer and one token without spaces")
 	}
 	return token, nil
 }

@@ -61,6 +61,9 @@ func (g *Guard) verify(ctx context.Context, raw string) (*Claims, *Error) {
 // splitToken takes a JWS in compact serialization (RFC 7515 §7.1) apart. Dots
 // are counted before anything is cut, so that thousands of them cost nothing.
 func splitToken(raw string) (input string, signature []byte, e *Error) {
+	if raw == "" {
+		return "", nil, newError(ErrMalformed, "the token is empty")
+	}
 	switch dots := strings.Count(raw, "."); dots {
 	case 2:
 	case 0:

@@ -1,0 +1,99 @@
+package m2mauth_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+)
+
+// Here every origin answers, and with the issuer's good keys: what is refused is
+// refused for its origin alone, as it must be where that origin is an attacker's.
+func TestKeysComeFromTheIssuersOriginAlone(t *testing.T) {
+	const issuerURL = "https://issuer.test/oidc"
+	jwksAt := func(address string) func(*m2mauthtest.Issuer) http.RoundTripper {
+		return everyOrigin(func(w http.ResponseWriter, r *http.Request, keys http.Handler) {
+			if strings.HasSuffix(r.URL.Path, "/openid-configuration") {
+				_, _ = w.Write([]byte(`{"issuer":"` + issuerURL + `","jwks_uri":"` + address + `"}`))
+				return
+			}
+			keys.ServeHTTP(w, r)
+		})
+	}
+	redirect := func(path, to string) func(*m2mauthtest.Issuer) http.RoundTripper {
+		return everyOrigin(func(w http.ResponseWriter, r *http.Request, keys http.Handler) {
+			if r.URL.Host == "issuer.test" && r.URL.Scheme == "https" && r.URL.Path == path {
+				http.Redirect(w, r, to, http.StatusFound)
+				return
+			}
+			keys.ServeHTTP(w, r)
+		})
+	}
+	loop := 0
+	for name, test := range map[string]struct {
+		transport func(*m2mauthtest.Issuer) http.RoundTripper
+		want      int
+	}{
+		"jwks_uri of the issuer's origin":                {jwksAt("https://issuer.test/oidc/jwks"), http.StatusOK},
+		"the same with its default port":                 {jwksAt("https://issuer.test:443/oidc/jwks"), http.StatusOK},
+		"the same in other letter case":                  {jwksAt("https://ISSUER.test/oidc/jwks"), http.StatusOK},
+		"jwks_uri on another host":                       {jwksAt("https://evil.test/oidc/jwks"), http.StatusServiceUnavailable},
+		"jwks_uri on another port":                       {jwksAt("https://issuer.test:8443/oidc/jwks"), http.StatusServiceUnavailable},
+		"jwks_uri over http":                             {jwksAt("http://issuer.test/oidc/jwks"), http.StatusServiceUnavailable},
+		"jwks_uri over http on the port of https":        {jwksAt("http://issuer.test:443/oidc/jwks"), http.StatusServiceUnavailable},
+		"jwks_uri on a host that begins as the issuer's": {jwksAt("https://issuer.test.evil.test/oidc/jwks"), http.StatusServiceUnavailable},
+		"a redirect that comes back to itself":           {redirect("/oidc/jwks", "/oidc/./jwks?again"), http.StatusServiceUnavailable},
+		"a redirect to another path of the origin":       {redirect("/oidc/jwks", "https://issuer.test/moved/jwks"), http.StatusOK},
+		"a redirect to another host":                     {redirect("/oidc/jwks", "https://evil.test/oidc/jwks"), http.StatusServiceUnavailable},
+		"a redirect to another port":                     {redirect("/oidc/jwks", "https://issuer.test:8443/oidc/jwks"), http.StatusServiceUnavailable},
+		"a redirect to http":                             {redirect("/oidc/jwks", "http://issuer.test/oidc/jwks"), http.StatusServiceUnavailable},
+		"a redirect of the discovery document":           {redirect("/oidc/.well-known/openid-configuration", "https://evil.test/oidc/.well-known/openid-configuration"), http.StatusServiceUnavailable},
+		"more redirects than three": {everyOrigin(func(w http.ResponseWriter, r *http.Request, keys http.Handler) {
+			if loop++; strings.HasSuffix(r.URL.Path, "/jwks") && loop < 7 { // the discovery document is the first
+				http.Redirect(w, r, r.URL.Path, http.StatusFound)
+				return
+			}
+			keys.ServeHTTP(w, r)
+		}), http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			issuer := m2mauthtest.NewIssuer()
+			config := issuer.Config("https://shopping.api")
+			require.Equal(t, issuerURL, config.Issuer)
+			config.HTTPClient = &http.Client{Transport: test.transport(issuer)}
+			guard, err := m2mauth.New(config)
+			require.NoError(t, err)
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("Authorization", "Bearer "+issuer.Token("https://shopping.api"))
+			w := httptest.NewRecorder()
+			guard.Authenticate(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+			assert.Equal(t, test.want, w.Code)
+		})
+	}
+}
+
+// everyOrigin answers for all hosts, ports and schemes.
+func everyOrigin(answer func(w http.ResponseWriter, r *http.Request, keys http.Handler)) func(*m2mauthtest.Issuer) http.RoundTripper {
+	return func(issuer *m2mauthtest.Issuer) http.RoundTripper {
+		keys := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/jwks") {
+				r.URL.Path = "/oidc/jwks"
+			}
+			issuer.ServeHTTP(w, r)
+		})
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			in := r.Clone(r.Context())
+			answer(w, in, keys)
+			response := w.Result()
+			response.Request = r
+			return response, nil
+		})
+	}
+}
