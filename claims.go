@@ -1,7 +1,6 @@
 package m2mauth
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/m2mauth/m2mauth/internal/jose"
 )
 
 // Claims are what a verified token says. They come from a [Guard] alone, never
@@ -26,7 +27,7 @@ type Claims struct {
 	issuedAt  time.Time
 	notBefore time.Time
 	expiresAt time.Time
-	payload   []byte
+	signed    string // header and payload as they came, for Decode
 }
 
 // AppID returns the ID of the machine-to-machine application that the token was
@@ -76,10 +77,15 @@ func (c *Claims) ExpiresAt() time.Time { return c.expiresAt }
 // claims of your own. It follows the rules of encoding/json/v2: names match
 // exactly (encoding/json would fill a field "sub" from a member "SUB").
 func (c *Claims) Decode(v any) error {
-	if len(c.payload) == 0 {
+	_, encoded, ok := strings.Cut(c.signed, ".")
+	if !ok {
 		return errors.New("m2mauth: Decode: these Claims come from no token")
 	}
-	return json.Unmarshal(bytes.Clone(c.payload), v) // a decoder of the user's own could keep and change the bytes
+	payload, err := jose.DecodeBase64URL(encoded)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(payload, v)
 }
 
 // claimPolicy is what Config says of claims.
@@ -108,7 +114,7 @@ func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*Cl
 	if err != nil {
 		return nil, newError(ErrMalformed, "the token's payload is not one strict JSON object")
 	}
-	c := &Claims{payload: payload}
+	c := new(Claims)
 	for _, check := range []func(*Claims, *claimValues) *Error{
 		p.checkIssuer,
 		p.checkAudience,

@@ -242,17 +242,19 @@ func TestDefaults(t *testing.T) {
 		KeyTTL:       10 * time.Minute,
 		KeyStaleFor:  time.Hour,
 		FetchTimeout: 5 * time.Second,
+		CacheBytes:   32 << 20,
 		Realm:        "https://shopping.api",
 	}, c)
 
 	none := goodConfig()
-	none.Leeway, none.KeyStaleFor = -1, -time.Hour
+	none.Leeway, none.KeyStaleFor, none.CacheBytes = -1, -time.Hour, -1
 	none.KeyTTL = 20 * time.Second
 	none.Audience = "Läden\n\"§1\""
 	c, err = none.checked()
 	require.NoError(t, err)
 	assert.Zero(t, c.Leeway, "negative: none")
 	assert.Zero(t, c.KeyStaleFor, "negative: not at all")
+	assert.Zero(t, c.CacheBytes, "negative: none is remembered")
 	assert.Equal(t, 2*time.Second, c.FetchTimeout, "a tenth of a short KeyTTL")
 	assert.Equal(t, "Lden1", c.Realm, "the audience without what cannot stand there")
 }

@@ -219,8 +219,8 @@ func port(u *url.URL) string {
 
 // find returns the key that a token is to be verified with. It waits for one
 // fetch at most.
-func (k *keySource) find(ctx context.Context, kid string, hasKID bool, alg string) (*jose.Key, *Error) {
-	set, isNew, e := k.get(ctx)
+func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID bool, alg string) (*jose.Key, *Error) {
+	set, isNew, e := k.get(ctx, now)
 	if e != nil {
 		return nil, e
 	}
@@ -240,13 +240,12 @@ func (k *keySource) find(ctx context.Context, kid string, hasKID bool, alg strin
 
 // get returns the keys that may be trusted now, and sees to it that they are
 // refreshed when that is due; isNew says that it waited for them.
-func (k *keySource) get(ctx context.Context) (set *keySet, isNew bool, e *Error) {
+func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, isNew bool, e *Error) {
 	set = k.current.Load()
-	if set != nil && (k.static || time.Now().Before(set.refreshAt)) {
+	if set != nil && (k.static || now.Before(set.refreshAt)) {
 		return set, false, nil
 	}
 	k.mu.Lock()
-	now := time.Now()
 	set = k.current.Load()
 	if set != nil && now.Before(set.refreshAt) { // refreshed while we waited for the lock
 		k.mu.Unlock()
@@ -510,6 +509,13 @@ func (k *keySource) fetch(ctx context.Context, old *keySet, rediscover bool) (*k
 		return nil, &fetchError{url: next.url, err: err}
 	}
 	k.logOddKeys(next.url, odd)
+	if old != nil {
+		for i, key := range keys {
+			if same := slices.IndexFunc(old.keys, key.Equal); same >= 0 {
+				keys[i] = old.keys[same] // tokens that it verified stay remembered
+			}
+		}
+	}
 	next.index(keys)
 	next.etag = doc.header.Get("ETag")
 	return next, nil

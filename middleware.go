@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
 )
@@ -27,6 +28,10 @@ type Guard struct {
 
 	allowOrganizations bool
 	realm              string
+	tokens             *tokenCache
+	checks             checks
+	gate               *gate
+	sourceOf           func(Request) string
 	errorHandler       func(http.ResponseWriter, *http.Request, *Error)
 	refusals           refusalLog
 }
@@ -54,6 +59,10 @@ func New(config Config) (*Guard, error) {
 			leeway:       c.Leeway,
 			maxLifetime:  c.MaxLifetime,
 		},
+		tokens:             newTokenCache(c.CacheBytes),
+		checks:             checks{byKey: make(map[check]*checkUnderWay)},
+		gate:               newGate(),
+		sourceOf:           c.Source,
 		algorithms:         make(map[string]bool),
 		algorithmNames:     c.Algorithms,
 		types:              make(map[string]bool),
@@ -164,32 +173,44 @@ func (h httpRequest) RemoteAddr() string           { return h.r.RemoteAddr }
 // CheckRequest is [Guard.Check] for requests that are not net/http's. The
 // context's end frees the caller where a fetch of keys is waited for.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (*Claims, error) {
-	return g.decide(ctx, rule, func() (string, *Error) { return bearerToken(r.Header("Authorization")) })
+	token, e := bearerToken(r.Header("Authorization"))
+	return g.decide(ctx, token, e, r, rule)
 }
 
 // Verify checks a token by itself, for queues and WebSockets: all that a
 // middleware checks, but for what a route demands. It logs refusals.
 func (g *Guard) Verify(ctx context.Context, token string) (*Claims, error) {
-	return g.decide(ctx, AnyToken(), func() (string, *Error) { return token, nil })
+	return g.decide(ctx, token, nil, nil, AnyToken())
 }
 
 // decide is the one way to claims. They are never returned beside an error.
-func (g *Guard) decide(ctx context.Context, rule Rule, credentials func() (string, *Error)) (*Claims, error) {
+func (g *Guard) decide(ctx context.Context, token string, e *Error, r Request, rule Rule) (claims *Claims, err error) {
 	if !g.ready() {
 		return nil, newError(ErrInternal, "this API's guard was not set up")
 	}
-	token, e := credentials()
+	if e == nil {
+		claims, e = g.verify(ctx, token, r)
+	}
+	if e == nil {
+		e = g.authorize(claims, rule)
+	}
 	if e != nil {
 		return nil, g.refuse(ctx, e)
 	}
-	claims, e := g.verify(ctx, token)
-	if e != nil {
-		return nil, g.refuse(ctx, e)
+	own := *claims // whatever a handler writes there, even *claims = …, no other request sees
+	return &own, nil
+}
+
+// source says whom a request that waits for a signature check counts as. Tokens
+// that come by themselves, to Verify, are one source.
+func (g *Guard) source(r Request) string {
+	switch {
+	case r == nil:
+		return ""
+	case g.sourceOf == nil:
+		return hostOf(r)
 	}
-	if e := g.authorize(claims, rule); e != nil {
-		return nil, g.refuse(ctx, e)
-	}
-	return claims, nil
+	return g.sourceOf(r)
 }
 
 // authorize checks what a route demands of a verified token.
@@ -241,7 +262,7 @@ func (g *Guard) Warm(ctx context.Context) error {
 	if !g.ready() {
 		return newError(ErrInternal, "the guard was not made by New")
 	}
-	if _, _, e := g.keys.get(ctx); e != nil {
+	if _, _, e := g.keys.get(ctx, time.Now()); e != nil {
 		return e
 	}
 	return nil
@@ -261,10 +282,7 @@ func bearerToken(fields []string) (string, *Error) {
 	if len(field) > len("Bearer ")+maxTokenBytes {
 		return "", newError(ErrRequest, "the Authorization field is longer than 8 KiB", slog.Int("bytes", len(field)))
 	}
-	end := strings.IndexFunc(field, func(r rune) bool { return !isTokenChar(r) })
-	if end < 0 {
-		end = len(field)
-	}
+	end := span(field, &schemeChars)
 	if !strings.EqualFold(field[:end], "Bearer") {
 		return "", noToken()
 	}
@@ -272,34 +290,46 @@ func bearerToken(fields []string) (string, *Error) {
 	if token == "" {
 		return "", newError(ErrRequest, "the Authorization field has no token after Bearer")
 	}
-	if field[end] != ' ' || !isToken68(token) {
-		return "", newError(ErrRequest, "the Authorization field must be Bearer and one token without spaces")
+	if field[end] != ' ' {
+		return "", notOneToken()
 	}
-	return token, nil
+	return token, nil // whether it is a token68 is asked when it is not remembered
+}
+
+func notOneToken() *Error {
+	return newError(ErrRequest, "the Authorization field must be Bearer and one token without spaces")
 }
 
 func noToken() *Error {
 	return newError(ErrNoToken, "this request needs an access token: Authorization: Bearer followed by the token")
 }
 
-// isTokenChar reports whether r may stand in an authentication scheme (RFC 9110 §5.6.2).
-func isTokenChar(r rune) bool {
-	return isAlphanumeric(r) || strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+// Sets of characters: those of an authentication scheme (RFC 9110 §5.6.2), and
+// those of a token68 (§11.2) but for the equals signs at its end.
+var (
+	schemeChars  = charSet("!#$%&'*+-.^_`|~")
+	token68Chars = charSet("-._~+/")
+)
+
+func charSet(others string) (set [256]bool) {
+	for _, c := range "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + others {
+		set[c] = true
+	}
+	return set
 }
 
-// isToken68 reports whether s is a token68 (RFC 9110 §11.2).
+// span returns how many characters at the beginning of s are in the set.
+func span(s string, set *[256]bool) int {
+	n := 0
+	for n < len(s) && set[s[n]] {
+		n++
+	}
+	return n
+}
+
 func isToken68(s string) bool {
 	s = strings.TrimRight(s, "=")
-	for i := 0; i < len(s); i++ {
-		if r := rune(s[i]); !isAlphanumeric(r) && !strings.ContainsRune("-._~+/", r) {
-			return false
-		}
-	}
-	return s != ""
-}
-
-func isAlphanumeric(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+	return s != "" && span(s, &token68Chars) == len(s)
 }
 
 type contextKey struct{}

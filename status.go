@@ -30,6 +30,36 @@ type Status struct {
 // PublishedKey is a key of the issuer's set. Algorithm is "" if it cannot be used.
 type PublishedKey struct{ ID, Algorithm string }
 
+// Stats counts what became of tokens since the guard was made. Known tokens are
+// answered from memory, and wait for nothing.
+type Stats struct {
+	Hits, Misses uint64 // of the memory for verified tokens
+	Evicted      uint64 // forgotten for want of room
+	Shared       uint64 // waited for another request's check of the same token
+	Waited       uint64 // waited for their turn to be verified
+	Refused      uint64 // of those that would have had to wait, or waited in vain: 429 and 503
+}
+
+// Stats returns the counts at this moment.
+func (g *Guard) Stats() (s Stats) {
+	if !g.ready() {
+		return s
+	}
+	for i := range g.tokens.shards {
+		shard := &g.tokens.shards[i]
+		s.Hits += shard.hits.Load()
+		s.Misses += shard.misses.Load()
+		s.Evicted += shard.evicted.Load()
+	}
+	g.checks.mu.Lock()
+	s.Shared = g.checks.saved
+	g.checks.mu.Unlock()
+	g.gate.mu.Lock()
+	s.Waited, s.Refused = g.gate.waited, g.gate.refused
+	g.gate.mu.Unlock()
+	return s
+}
+
 // Status reports on the issuer's keys. It waits for nothing and fetches nothing.
 func (g *Guard) Status() Status {
 	if !g.ready() {

@@ -2,6 +2,7 @@ package m2mauth
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"strings"
@@ -17,50 +18,114 @@ import (
 const maxTokenBytes = 8 << 10
 
 // joseHeader is what the guard reads of a token's header (RFC 7515 §4). jwk,
-// jku, x5u and x5c are ignored: a token does not name the key to trust.
+// jku, x5u and x5c are ignored: a token does not name the key to trust. alg is
+// under the one name that internal/jose has for it.
 type joseHeader struct {
 	alg, typ, kid  string
 	hasTyp, hasKID bool
 }
 
-// verify reads a token and checks everything but what a route demands. What is
-// cheap comes first and keys come last, so that rubbish causes no fetch and no
-// signature check.
-func (g *Guard) verify(ctx context.Context, raw string) (*Claims, *Error) {
+// token is a token that has been read. Once its key is set and its signature
+// checked, it may be remembered; what was only needed for that is let go.
+type token struct {
+	claims        *Claims
+	header        joseHeader
+	key           *jose.Key // that verified the signature
+	signature     []byte
+	signatureHash [sha256.Size]byte // of the signature as it is written
+}
+
+// verify checks everything of a token but what a route demands. A token that
+// passed lately is recalled; of any other, what is cheap is checked first and
+// the key last, so that rubbish causes no fetch and no signature check.
+func (g *Guard) verify(ctx context.Context, raw string, r Request) (*Claims, *Error) {
 	if len(raw) > maxTokenBytes {
 		return nil, newError(ErrRequest, "the access token is longer than 8 KiB", slog.Int("bytes", len(raw)))
 	}
-	input, signature, e := splitToken(raw)
+	now := time.Now()
+	if t := g.tokens.get(raw); t != nil {
+		if claims, e := g.recall(ctx, t, now); claims != nil || e != nil {
+			return claims, e
+		}
+	}
+	if r != nil && !isToken68(raw) {
+		return nil, notOneToken()
+	}
+	t, e := g.read(raw, now)
 	if e != nil {
 		return nil, e
 	}
-	encodedHeader, encodedPayload, _ := strings.Cut(input, ".")
-	header, alg, e := g.readHeader(encodedHeader)
+	if t.key, e = g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg); e != nil {
+		return nil, e
+	}
+	verified, e := g.checks.once(ctx, check{raw, t.key}, func() (bool, *Error) {
+		if g.tokens.has(raw, t.key) {
+			return true, nil // verified between our look at the memory and now
+		}
+		if e := g.gate.enter(ctx, g.source(r)); e != nil {
+			return false, e
+		}
+		defer g.gate.leave()
+		if t.key.Verify([]byte(t.claims.signed), t.signature) != nil {
+			return false, nil
+		}
+		t.signature, t.signatureHash = nil, sha256Of(raw[len(t.claims.signed)+1:])
+		g.tokens.put(raw, t)
+		return true, nil
+	})
 	if e != nil {
+		return nil, e
+	}
+	if !verified {
+		return nil, newError(ErrSignature, "the token's signature is wrong",
+			slog.String("alg", t.header.alg), slog.String("kid", loggable(t.header.kid)))
+	}
+	return t.claims, nil
+}
+
+// recall makes those checks of a remembered token again that depend on the clock
+// and on the keys. Without claims and error the token is as one never seen.
+func (g *Guard) recall(ctx context.Context, t *token, now time.Time) (*Claims, *Error) {
+	if e := g.claims.checkTimes(t.claims, now); e != nil {
+		return nil, e
+	}
+	key, e := g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg)
+	if e != nil {
+		return nil, e
+	}
+	if key != t.key {
+		return nil, nil // replaced under its key ID: the signature counts anew
+	}
+	return t.claims, nil
+}
+
+// read reads a token and checks what needs no key.
+func (g *Guard) read(raw string, now time.Time) (t *token, e *Error) {
+	t = new(token)
+	signed, signature, e := splitToken(raw)
+	if e != nil {
+		return nil, e
+	}
+	t.signature = signature
+	encodedHeader, encodedPayload, _ := strings.Cut(signed, ".")
+	if t.header, e = g.readHeader(encodedHeader); e != nil {
 		return nil, e
 	}
 	payload, err := jose.DecodeBase64URL(encodedPayload)
 	if err != nil {
 		return nil, notBase64URL("payload")
 	}
-	accessToken := header.hasTyp && mediaType(header.typ) == accessTokenType
-	claims, e := g.claims.read(payload, accessToken, time.Now())
-	if e != nil {
+	accessToken := t.header.hasTyp && mediaType(t.header.typ) == accessTokenType
+	if t.claims, e = g.claims.read(payload, accessToken, now); e != nil {
 		return nil, e
 	}
-	key, e := g.keys.find(ctx, header.kid, header.hasKID, alg)
-	if e != nil {
-		return nil, e
-	}
-	if key.Verify([]byte(input), signature) != nil {
-		return nil, newError(ErrSignature, "the token's signature is wrong", slog.String("alg", alg), slog.String("kid", loggable(header.kid)))
-	}
-	return claims, nil
+	t.claims.signed = strings.Clone(signed) // the request's memory, signature and all, is let go
+	return t, nil
 }
 
 // splitToken takes a JWS in compact serialization (RFC 7515 §7.1) apart. Dots
 // are counted before anything is cut, so that thousands of them cost nothing.
-func splitToken(raw string) (input string, signature []byte, e *Error) {
+func splitToken(raw string) (signed string, signature []byte, e *Error) {
 	if raw == "" {
 		return "", nil, newError(ErrMalformed, "the token is empty")
 	}
@@ -87,12 +152,11 @@ func notBase64URL(part string) *Error {
 
 var errMember = errors.New("a member has the wrong type")
 
-// readHeader reads and checks a token's header; alg is its algorithm under the
-// one name that internal/jose has for it.
-func (g *Guard) readHeader(encoded string) (h joseHeader, alg string, e *Error) {
+// readHeader reads and checks a token's header.
+func (g *Guard) readHeader(encoded string) (h joseHeader, e *Error) {
 	data, err := jose.DecodeBase64URL(encoded)
 	if err != nil {
-		return h, "", notBase64URL("header")
+		return h, notBase64URL("header")
 	}
 	critical := false
 	err = readObject(data, func(name []byte, value jsontext.Value) error {
@@ -115,24 +179,25 @@ func (g *Guard) readHeader(encoded string) (h joseHeader, alg string, e *Error) 
 		return nil
 	})
 	if err != nil {
-		return h, "", newError(ErrMalformed, "the token's header is not one strict JSON object, or a member of it has the wrong type")
+		return h, newError(ErrMalformed, "the token's header is not one strict JSON object, or a member of it has the wrong type")
 	}
 	if critical {
 		// RFC 7515 §4.1.11: nobody here understands any extension. b64 (RFC
 		// 7797) changes what is signed, and so counts even without crit.
-		return h, "", newError(ErrMalformed, "the token's header demands an extension (crit or b64), and none is supported")
+		return h, newError(ErrMalformed, "the token's header demands an extension (crit or b64), and none is supported")
 	}
 	alg, known := jose.Algorithm(h.alg)
 	if !known || !g.algorithms[alg] {
-		return h, "", newError(ErrAlgorithm, "the token's signature algorithm is not one that this API accepts",
+		return h, newError(ErrAlgorithm, "the token's signature algorithm is not one that this API accepts",
 			expected(strings.Join(g.algorithmNames, " ")), got(h.alg))
 	}
+	h.alg = alg
 	if !g.accepts(h) {
-		return h, "", newError(ErrType, "the token's typ does not make it an access token that this API accepts: an ID token is none; "+
+		return h, newError(ErrType, "the token's typ does not make it an access token that this API accepts: an ID token is none; "+
 			"if the issuer marks access tokens otherwise, this API's TokenTypes must name its typ",
 			expected(strings.Join(g.typeNames, " ")), got(h.typ))
 	}
-	return h, alg, nil
+	return h, nil
 }
 
 // accessTokenType is the typ of RFC 9068 §2.1 as mediaType gives it.

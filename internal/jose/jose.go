@@ -75,6 +75,12 @@ func (k *Key) ID() (kid string, ok bool) { return k.id, k.hasID }
 // and "" for a key that cannot be used.
 func (k *Key) Algorithm() string { return k.algorithm }
 
+// Equal reports whether both keys have the same kid, algorithm and material.
+func (k *Key) Equal(other *Key) bool {
+	public, ok := k.public.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.id == other.id && k.hasID == other.hasID && k.algorithm == other.algorithm && public.Equal(other.public)
+}
+
 // privateMembers make a JWK a private or symmetric key (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
 var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 

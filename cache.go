@@ -1,0 +1,187 @@
+package m2mauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/m2mauth/m2mauth/internal/jose"
+)
+
+const cacheShards = 16
+
+// tokenCache remembers tokens that passed every check, within a bound of bytes.
+// Each shard has two generations. Tokens enter the young one; when that is full
+// it becomes the old one, and what was old is forgotten. A hit moves a token back
+// to the young generation, so a stream of tokens seen once passes by those in use.
+type tokenCache struct {
+	limit  int64 // bytes of one generation of one shard
+	seed   maphash.Seed
+	shards [cacheShards]cacheShard
+}
+
+// cacheShard finds tokens by a hash that is quick and that no caller can aim,
+// but is no proof of identity: that is for token.is.
+type cacheShard struct {
+	hits, misses, evicted atomic.Uint64
+
+	mu         sync.RWMutex // guards the fields below
+	young, old map[uint64]*token
+	bytes      int64 // of young
+
+	_ [64]byte // shards do not share a cache line
+}
+
+func newTokenCache(bytes int64) *tokenCache {
+	return &tokenCache{limit: bytes / 2 / cacheShards, seed: maphash.MakeSeed()}
+}
+
+// is reports whether raw is this very token: all of it, since taking one token
+// for another by a part or a short hash is how others came to let strangers in.
+// Of the signature only a SHA-256 is kept, so that no token that could be used
+// lies in a heap dump; hashing the rest as well would double the cost of a hit.
+func (t *token) is(raw string) bool {
+	signed := t.claims.signed
+	return len(raw) > len(signed) && raw[:len(signed)] == signed && raw[len(signed)] == '.' &&
+		sha256Of(raw[len(signed)+1:]) == t.signatureHash
+}
+
+// sha256Of hashes a string where it lies: a copy would cost as much again.
+func sha256Of(s string) [sha256.Size]byte {
+	return sha256.Sum256(unsafe.Slice(unsafe.StringData(s), len(s)))
+}
+
+// cost is what a remembered token takes of memory, in bytes, with its share of
+// the map: measured, and rounded up. Claims hold what is in signed once more, and
+// a scope of one letter takes a string header.
+func (t *token) cost() int64 {
+	return 640 + 2*int64(len(t.claims.signed)) + 32*int64(len(t.claims.scopes.names)+len(t.claims.audience))
+}
+
+// get returns what is remembered of a token, or nil. What depends on the clock,
+// the keys and the route has to be checked again.
+func (c *tokenCache) get(raw string) *token {
+	s, hash := c.shardOf(raw)
+	t, young := s.find(hash)
+	if t == nil || !t.is(raw) {
+		s.misses.Add(1)
+		return nil
+	}
+	s.hits.Add(1)
+	if !young {
+		c.put(raw, t)
+	}
+	return t
+}
+
+// has is get for one who missed the token a moment ago: it counts nothing.
+func (c *tokenCache) has(raw string, key *jose.Key) bool {
+	s, hash := c.shardOf(raw)
+	t, _ := s.find(hash)
+	return t != nil && t.key == key && t.is(raw)
+}
+
+func (c *tokenCache) shardOf(raw string) (*cacheShard, uint64) {
+	hash := maphash.String(c.seed, raw)
+	return &c.shards[hash%cacheShards], hash
+}
+
+func (s *cacheShard) find(hash uint64) (t *token, young bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if t, young = s.young[hash]; !young {
+		t = s.old[hash]
+	}
+	return t, young
+}
+
+// put remembers a token, which must not change from then on. One that is over
+// the limit by itself is not remembered.
+func (c *tokenCache) put(raw string, t *token) {
+	cost := t.cost()
+	if cost > c.limit {
+		return
+	}
+	s, hash := c.shardOf(raw)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.old, hash)
+	if known := s.young[hash]; known != nil {
+		s.bytes -= known.cost()
+	} else if s.young == nil || s.bytes+cost > c.limit {
+		s.evicted.Add(uint64(len(s.old)))
+		s.old, s.young, s.bytes = s.young, make(map[uint64]*token), 0
+	}
+	s.young[hash] = t
+	s.bytes += cost
+}
+
+// checks shares a signature check among requests with the same token, of which
+// a client may send many at once.
+type checks struct {
+	mu    sync.Mutex // guards the fields below
+	byKey map[check]*checkUnderWay
+	saved uint64 // runs of f
+}
+
+// check is what is checked: a token, against a key.
+type check struct {
+	raw string
+	key *jose.Key
+}
+
+type checkUnderWay struct {
+	done     chan struct{}
+	settled  bool // the fields below say how it ended; otherwise its caller gave up
+	verified bool
+	e        *Error
+}
+
+// once runs f, or waits for the one who runs it for the same check already. One
+// that gives up, since its ctx ended or it panicked, leaves f to the next.
+func (c *checks) once(ctx context.Context, key check, f func() (bool, *Error)) (bool, *Error) {
+	for {
+		c.mu.Lock()
+		running := c.byKey[key]
+		if running == nil {
+			running = &checkUnderWay{done: make(chan struct{})}
+			c.byKey[key] = running
+			c.mu.Unlock()
+			return c.run(ctx, key, running, f)
+		}
+		c.saved++
+		c.mu.Unlock()
+		select {
+		case <-running.done:
+		case <-ctx.Done():
+			return false, busy(ErrUnavailable, context.Cause(ctx))
+		}
+		if running.e != nil {
+			e := *running.e // each request completes its own
+			return false, &e
+		}
+		if running.settled {
+			return running.verified, nil
+		}
+	}
+}
+
+func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, f func() (bool, *Error)) (bool, *Error) {
+	defer func() {
+		c.mu.Lock()
+		delete(c.byKey, key)
+		c.mu.Unlock()
+		close(running.done)
+	}()
+	verified, e := f()
+	running.verified, running.settled = verified, e == nil
+	// No room for its source is no reason to refuse the other sources.
+	if e != nil && e.kind != ErrBusy && ctx.Err() == nil {
+		shared := *e // e itself is completed by the caller
+		running.e = &shared
+	}
+	return verified, e
+}

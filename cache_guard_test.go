@@ -1,0 +1,526 @@
+package m2mauth_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+)
+
+// known lets the guard verify a new token of the shop, and returns it.
+func known(t *testing.T, guard *m2mauth.Guard, issuer *m2mauthtest.Issuer, scopes ...string) string {
+	t.Helper()
+	token := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: scopes, Lifetime: 1000 * time.Hour})
+	_, err := guard.Verify(t.Context(), token)
+	require.NoError(t, err)
+	return token
+}
+
+// assertHits has the guard answer the token, as one that it remembers.
+func assertHits(t *testing.T, guard *m2mauth.Guard, token string, msg ...any) {
+	t.Helper()
+	before := guard.Stats()
+	_, err := guard.Verify(t.Context(), token)
+	require.NoError(t, err, msg...)
+	assert.Equal(t, before.Hits+1, guard.Stats().Hits, msg...)
+}
+
+func TestAWithdrawnKeysTokenIsRefusedThoughRemembered(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]struct {
+		at   func(issuer *m2mauthtest.Issuer, kid string)
+		want error
+	}{
+		"withdrawn": {func(issuer *m2mauthtest.Issuer, kid string) {
+			issuer.Rotate("ES384")
+			issuer.Withdraw(kid)
+		}, m2mauth.ErrUnknownKey},
+		"replaced under the same kid": {func(issuer *m2mauthtest.Issuer, kid string) { issuer.Replace(kid) }, m2mauth.ErrSignature},
+		"replaced by a key of another kind": {func(issuer *m2mauthtest.Issuer, kid string) {
+			issuer.Rotate("ES384")
+			issuer.Withdraw(kid)
+			issuer.PublishJWK(json.RawMessage(fmt.Sprintf(`{"kty":"EC","crv":"P-256","kid":%q,`+
+				`"x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`, kid)))
+		}, m2mauth.ErrUnknownKey},
+		"marked as a key for encryption": {func(issuer *m2mauthtest.Issuer, kid string) {
+			issuer.Rotate("ES384")
+			issuer.Withdraw(kid)
+			issuer.PublishJWK(json.RawMessage(fmt.Sprintf(`{"kty":"EC","use":"enc","kid":%q}`, kid)))
+		}, m2mauth.ErrUnknownKey},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				issuer := m2mauthtest.NewIssuer()
+				guard := quietGuard(t, issuer)
+				token := known(t, guard, issuer)
+				assertHits(t, guard, token)
+				change.at(issuer, issuer.KeyIDs()[0])
+				if kids := issuer.KeyIDs(); name != "replaced under the same kid" {
+					require.Len(t, kids, 1)
+				}
+				// The token is the only traffic from here on.
+				begin, refused := time.Now(), false
+				for !refused && time.Since(begin) < time.Hour {
+					assert.Equal(t, 1, issuer.Fetches().JWKS, "until the refresh")
+					time.Sleep(10 * time.Second)
+					_, err := guard.Verify(t.Context(), token)
+					if refused = err != nil; refused {
+						assert.ErrorIs(t, err, change.want)
+					}
+					if issuer.Fetches().JWKS > 1 && !refused { // this very request started the refresh
+						time.Sleep(5 * time.Second)
+						_, err = guard.Verify(t.Context(), token)
+						require.ErrorIs(t, err, change.want)
+						refused = true
+					}
+				}
+				assert.LessOrEqual(t, time.Since(begin), keysTTL+keysTimeout)
+				_, err := guard.Verify(t.Context(), token)
+				assert.ErrorIs(t, err, change.want, "from then on")
+			})
+		})
+	}
+}
+
+// After a pause of any length a withdrawn key does not open one last request.
+func TestAWithdrawnKeysTokenIsRefusedAtOnceAfterAPause(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		guard := quietGuard(t, issuer)
+		token, kid := known(t, guard, issuer), issuer.KeyIDs()[0]
+		issuer.Rotate("ES384")
+		issuer.Withdraw(kid)
+		time.Sleep(keysTTL)
+		_, err := guard.Verify(t.Context(), token)
+		assert.ErrorIs(t, err, m2mauth.ErrUnknownKey)
+	})
+}
+
+func TestTokensStayRememberedWhenTheSameKeysAreFetchedAgain(t *testing.T) {
+	t.Parallel()
+	for name, hook := range map[string]func(http.ResponseWriter, *http.Request){
+		"not modified":      func(http.ResponseWriter, *http.Request) {},
+		"sent in full":      func(_ http.ResponseWriter, r *http.Request) { r.Header.Del("If-None-Match") },
+		"with another key ": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				issuer := m2mauthtest.NewIssuer()
+				guard := quietGuard(t, issuer)
+				token := known(t, guard, issuer)
+				if hook == nil {
+					issuer.Stage("EdDSA")
+				} else {
+					keysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+						hook(w, r)
+						next.ServeHTTP(w, r)
+					})
+				}
+				for range 100 {
+					time.Sleep(time.Minute)
+					assertHits(t, guard, token)
+				}
+				assert.GreaterOrEqual(t, issuer.Fetches().JWKS, 10, "hits start the refreshes that are due")
+				assert.EqualValues(t, 1, guard.Stats().Misses)
+			})
+		})
+	}
+}
+
+func TestARememberedTokenIsRefusedOnceTheKeysExpired(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		guard := quietGuard(t, issuer)
+		token := known(t, guard, issuer)
+		keysDown(issuer)
+		const end = keysTTL + time.Hour // KeyStaleFor
+		for begin := time.Now(); time.Since(begin) < end-time.Minute; time.Sleep(time.Minute) {
+			assertHits(t, guard, token, time.Since(begin))
+		}
+		time.Sleep(time.Minute)
+		_, err := guard.Verify(t.Context(), token)
+		var e *m2mauth.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, http.StatusServiceUnavailable, e.Status)
+		assert.Positive(t, e.RetryAfter)
+
+		issuer.Intercept(nil)
+		time.Sleep(time.Minute)
+		assertHits(t, guard, token, "the issuer is back, and has the key that verified it")
+	})
+}
+
+func TestARememberedTokenIsRefusedAtTheSecondItExpires(t *testing.T) {
+	t.Parallel()
+	for name, leeway := range map[string]time.Duration{"with the default leeway": 0, "without leeway": -1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				issuer := m2mauthtest.NewIssuer()
+				guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Leeway = leeway })
+				token := issuer.Token(shop)
+				claims, err := guard.Verify(t.Context(), token)
+				require.NoError(t, err)
+				end := claims.ExpiresAt()
+				if leeway == 0 {
+					end = end.Add(30 * time.Second)
+				}
+				sleepUntil(end.Add(-time.Minute))
+				require.NoError(t, guard.Warm(t.Context()))
+				sleepUntil(end.Add(-1))
+				assertHits(t, guard, token, "a nanosecond before")
+				sleepUntil(end)
+				_, err = guard.Verify(t.Context(), token)
+				assert.ErrorIs(t, err, m2mauth.ErrExpired)
+				assert.EqualValues(t, 2, guard.Stats().Hits, "though it is remembered")
+			})
+		})
+	}
+}
+
+func TestWhatARouteDemandsIsAskedOfRememberedTokensToo(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	reader := issuer.Token(shop, "read:products")
+	member := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read:products"}, Claims: map[string]any{"organization_id": "org"}})
+	read, write := m2mauth.AllScopes("read:products"), m2mauth.AllScopes("write:products")
+	for range 3 {
+		_, err := guard.Check(requestWith("Bearer "+reader), read)
+		assert.NoError(t, err)
+		claims, err := guard.Check(requestWith("Bearer "+reader), write)
+		assert.ErrorIs(t, err, m2mauth.ErrScope)
+		assert.Nil(t, claims)
+		_, err = guard.Check(requestWith("Bearer "+member), read)
+		assert.ErrorIs(t, err, m2mauth.ErrForbidden, "the scopes of a member hold within the organization")
+		_, err = guard.Verify(t.Context(), member)
+		assert.ErrorIs(t, err, m2mauth.ErrForbidden)
+	}
+	assert.EqualValues(t, 2, guard.Stats().Misses)
+}
+
+func TestTokensLikeARememberedOneAreVerifiedByThemselves(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	for _, alg := range []string{"ES384", "RS256", "EdDSA"} {
+		issuer.Rotate(alg)
+		guard := quietGuard(t, issuer)
+		token, other := known(t, guard, issuer, "read"), issuer.Token(shop, "write")
+		last := strings.LastIndexByte(token, '.')
+		strangers := []string{token[:len(token)-1], token[:len(token)-4], token + "AAAA", token[4:], token[:last+1], token[:last] + other[strings.LastIndexByte(other, '.'):]}
+		for range 50 { // bits of the signature, but those of its last character, which may be none
+			at := last + 1 + rand.IntN(len(token)-last-2)
+			changed := []byte(token)
+			for changed[at] == token[at] {
+				changed[at] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[rand.IntN(64)]
+			}
+			strangers = append(strangers, string(changed))
+		}
+		for _, stranger := range strangers {
+			claims, err := guard.Verify(t.Context(), stranger)
+			assert.Error(t, err, stranger)
+			assert.Nil(t, claims)
+			assertHits(t, guard, token)
+		}
+		assert.Equal(t, 1, m2mauth.Remembered(guard))
+	}
+}
+
+func TestGuardsShareNothing(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	token := known(t, guard, issuer)
+	for _, test := range []struct {
+		name   string
+		change func(*m2mauth.Config)
+		want   error
+	}{
+		{"another audience", func(c *m2mauth.Config) { c.Audience = "https://other.api" }, m2mauth.ErrAudience},
+		{"shorter lifetimes", func(c *m2mauth.Config) { c.MaxLifetime = time.Minute }, m2mauth.ErrClaims},
+		{"other algorithms", func(c *m2mauth.Config) { c.Algorithms = []string{"EdDSA"} }, m2mauth.ErrAlgorithm},
+		{"other keys", func(c *m2mauth.Config) { c.JWKS = []byte(oneKeySet) }, m2mauth.ErrUnknownKey},
+	} {
+		second := quietGuard(t, issuer, test.change)
+		_, err := second.Verify(t.Context(), token)
+		assert.ErrorIs(t, err, test.want, test.name)
+		assertHits(t, guard, token)
+		_, err = second.Verify(t.Context(), token)
+		assert.ErrorIs(t, err, test.want, test.name)
+		assert.Zero(t, m2mauth.Remembered(second), test.name)
+	}
+}
+
+const oneKeySet = `{"keys":[{"kty":"EC","crv":"P-256","kid":"1",` +
+	`"x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}`
+
+// A handler that goes as far as the language lets it.
+func TestNoHandlerChangesWhatTheNextRequestSees(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	token := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read", "write"}, Claims: map[string]any{
+		"aud": []string{shop, "https://other.api"}, "tags": []any{"a"}, "nested": map[string]any{"a": "b"},
+	}})
+	type seen struct {
+		app, scopes string
+		audience    []string
+		expires     time.Time
+		payload     string
+		decoded     map[string]any
+	}
+	look := func(c *m2mauth.Claims) (s seen) {
+		s = seen{app: c.AppID(), scopes: c.Scopes().String(), audience: c.Audience(), expires: c.ExpiresAt()}
+		var raw json.RawMessage
+		require.NoError(t, c.Decode(&raw))
+		s.payload = string(raw)
+		require.NoError(t, c.Decode(&s.decoded))
+		return s
+	}
+	var want seen
+	handler := guard.Require("read", "write")(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		claims, _ := m2mauth.FromContext(r.Context())
+		s := look(claims)
+		if want.app == "" {
+			want = look(claims)
+		}
+		assert.Equal(t, want, s)
+
+		s.audience[0] = "changed"
+		_ = append(s.audience[:1], "changed")
+		s.decoded["sub"] = "changed"
+		s.decoded["nested"].(map[string]any)["a"] = "changed"
+		s.decoded["tags"].([]any)[0] = "changed"
+		var raw json.RawMessage
+		_ = claims.Decode(&raw)
+		clear(raw)
+		var greedy keepsBytes
+		_ = claims.Decode(&greedy)
+		clear(greedy)
+		for scope := range claims.Scopes().All() {
+			scope += "changed"
+			_ = scope
+		}
+		*claims = *m2mauthtest.Claims(t, "changed", "admin")
+	}))
+	for range 3 { // verified, and twice remembered
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, requestWith("Bearer "+token))
+		require.Equal(t, http.StatusOK, w.Code)
+	}
+	assert.EqualValues(t, 2, guard.Stats().Hits)
+}
+
+// keepsBytes is a decoder of a user's own that keeps what it is given.
+type keepsBytes []byte
+
+func (k *keepsBytes) UnmarshalJSON(b []byte) error {
+	*k = b
+	return nil
+}
+
+func TestAFloodOfGoodTokensLeavesTheHotOneRemembered(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	issuer.Rotate("EdDSA")
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = 512 << 10 })
+	hot := known(t, guard, issuer)
+	for i := range 2000 {
+		known(t, guard, issuer)
+		if i%30 == 0 {
+			assertHits(t, guard, hot, i)
+		}
+	}
+	stats := guard.Stats()
+	assert.EqualValues(t, 2001, stats.Misses)
+	assert.EqualValues(t, 2001-m2mauth.Remembered(guard), stats.Evicted)
+	assert.Greater(t, stats.Evicted, uint64(1000))
+}
+
+func TestForgedTokensNeverEnterTheMemory(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	require.NoError(t, guard.Warm(t.Context()))
+	forger := m2mauthtest.NewIssuer()
+	forged := forger.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": issuer.KeyIDs()[0]}})
+	good := issuer.Token(shop)
+	last := strings.LastIndexByte(good, '.')
+	for name, test := range map[string]struct {
+		token string
+		want  error
+	}{
+		"another key":         {forged, m2mauth.ErrSignature},
+		"another's signature": {good[:last] + forged[strings.LastIndexByte(forged, '.'):], m2mauth.ErrSignature},
+		"no signature":        {good[:last+1], m2mauth.ErrSignature},
+		"expired":             {issuer.Sign(m2mauthtest.Token{Audience: shop, Lifetime: -time.Hour}), m2mauth.ErrExpired},
+		"not yet valid":       {issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}}), m2mauth.ErrNotYetValid},
+		"another's audience":  {issuer.Token("https://other.api"), m2mauth.ErrAudience},
+		"an unknown key":      {forger.Token(shop, "read"), m2mauth.ErrIssuer},
+	} {
+		if name == "an unknown key" {
+			test.token, test.want = issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": "made up"}}), m2mauth.ErrUnknownKey
+		}
+		for range 3 {
+			claims, err := guard.Verify(t.Context(), test.token)
+			assert.ErrorIs(t, err, test.want, name)
+			assert.Nil(t, claims, name)
+		}
+		assert.Zero(t, m2mauth.Remembered(guard), name)
+	}
+	assert.Zero(t, guard.Stats().Hits)
+	assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+}
+
+func TestWithoutMemoryEveryTokenIsVerified(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = -1 })
+	token := issuer.Token(shop)
+	for range 5 {
+		_, err := guard.Verify(t.Context(), token)
+		require.NoError(t, err)
+	}
+	assert.Equal(t, m2mauth.Stats{Misses: 5}, guard.Stats())
+	assert.Zero(t, m2mauth.Remembered(guard))
+}
+
+func TestMemoryOfAGuardIsBounded(t *testing.T) {
+	const bound = 1 << 20
+	issuer := m2mauthtest.NewIssuer()
+	issuer.Rotate("EdDSA")
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = bound })
+	known(t, guard, issuer)
+	held := keysMemory(t)
+	for range 2500 {
+		known(t, guard, issuer)
+	}
+	grown := held()
+	t.Logf("%.1f MiB for %d tokens", float64(grown)/(1<<20), m2mauth.Remembered(guard))
+	assert.Less(t, grown, int64(bound+bound/4))
+	assert.Greater(t, m2mauth.Remembered(guard), 250)
+	runtime.KeepAlive(guard)
+}
+
+// A dump of the heap, as one may attach to a bug report, must not hold tokens
+// that could be used. Not parallel: tests that use the name would spoil it.
+func TestAHeapDumpShowsNoRememberedToken(t *testing.T) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	const mask = 0x5a // what is looked for must not lie in the heap itself
+	var masked []byte
+	done := make(chan struct{})
+	go func() { // on a stack of its own, which ends
+		defer close(done)
+		token := known(t, guard, issuer, "a-scope-to-be-found")
+		for _, c := range []byte(token[strings.LastIndexByte(token, '.')+1:][:32]) {
+			masked = append(masked, c^mask)
+		}
+	}()
+	<-done
+	require.Equal(t, 1, m2mauth.Remembered(guard))
+	runtime.GC()
+	runtime.GC()
+
+	file, err := os.Create(filepath.Join(t.TempDir(), "heap"))
+	require.NoError(t, err)
+	debug.WriteHeapDump(file.Fd())
+	require.NoError(t, file.Close())
+	dump, err := os.ReadFile(file.Name())
+	require.NoError(t, err)
+	assert.Contains(t, string(dump), "a-scope-to-be-found", "the claims are in it")
+	found := false
+	for at := 0; at+len(masked) <= len(dump) && !found; at++ {
+		found = true
+		for i, c := range masked {
+			if dump[at+i] != c^mask {
+				found = false
+				break
+			}
+		}
+	}
+	assert.False(t, found, "the signature is in the heap")
+	runtime.KeepAlive(guard)
+}
+
+// Not parallel: it counts the process's allocations.
+func TestAHitMakesThreeAllocationsAtMost(t *testing.T) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	handler := guard.Require("read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	r, w := requestWith("Bearer "+issuer.Token(shop, "read")), httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	require.Equal(t, http.StatusOK, w.Code)
+	assert.LessOrEqual(t, testing.AllocsPerRun(1000, func() { handler.ServeHTTP(w, r) }), 3.0)
+	assert.EqualValues(t, 1, guard.Stats().Misses)
+}
+
+// Everything at once, for the race detector: good tokens known and new, forged
+// ones, callers that give up, a memory that is too small, and keys that change.
+func TestGuardUnderLoad(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	issuer.Rotate("EdDSA")
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = 128 << 10 })
+	handler := guard.Require("read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		claims, _ := m2mauth.FromContext(r.Context())
+		assert.Equal(t, "read", claims.Scopes().String())
+		*claims = m2mauth.Claims{}
+	}))
+	hot := issuer.Token(shop, "read")
+	forged := hot[:len(hot)-20] + strings.Repeat("A", 20)
+	var wg sync.WaitGroup
+	for client := range 16 {
+		wg.Go(func() {
+			for i := range 200 {
+				ctx, cancel := context.WithCancel(t.Context())
+				token, want := hot, http.StatusOK
+				switch i % 4 {
+				case 1:
+					token = issuer.Token(shop, "read")
+				case 2:
+					token, want = forged, http.StatusUnauthorized
+				case 3:
+					go cancel()
+				}
+				r := requestWith("Bearer " + token).WithContext(ctx)
+				r.RemoteAddr = fmt.Sprintf("192.0.2.%d:1", client%5)
+				w := httptest.NewRecorder()
+				handler.ServeHTTP(w, r)
+				if w.Code != want && (i%4 != 3 || w.Code != http.StatusServiceUnavailable) {
+					t.Errorf("%d instead of %d: %s", w.Code, want, w.Body)
+				}
+				cancel()
+				if client == 0 && i%20 == 0 {
+					issuer.PublishJWK(json.RawMessage(fmt.Sprintf(`{"kty":"odd","kid":"%d"}`, i)))
+					_, _ = guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": fmt.Sprint(i)}}))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+	stats := guard.Stats()
+	assert.Positive(t, stats.Hits)
+	assert.Positive(t, stats.Evicted)
+}

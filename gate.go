@@ -1,0 +1,155 @@
+package m2mauth
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// A signature check takes up to 2 ms of a core, and anyone can send tokens that
+// need one. So only some run at a time; the rest wait in a queue, which serves
+// sources in turn, so that a flood from one does not delay the others.
+const (
+	maxQueued       = 2000          // waiting in all
+	maxQueuedSource = maxQueued / 2 // waiting of one source
+	maxQueueTime    = 2 * time.Second
+)
+
+// verifications is the number of signature checks at one time: half of the
+// cores, so that known tokens and handlers always have the other half.
+func verifications() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+
+func newGate() *gate { return &gate{free: verifications(), sources: make(map[string]*list.Element)} }
+
+// gate bounds the signature checks under way.
+type gate struct {
+	mu      sync.Mutex // guards the fields below
+	free    int        // places left
+	waiting int
+	sources map[string]*list.Element // of turns
+	turns   list.List                // of *sourceQueue that have waiters; the front is served next
+	waited  uint64
+	refused uint64
+}
+
+type sourceQueue struct {
+	source  string
+	waiters list.List // of chan struct{}, closed to hand over a place
+}
+
+// enter takes a place, waiting for it if need be. After a nil error, leave must
+// be called.
+func (g *gate) enter(ctx context.Context, source string) *Error {
+	g.mu.Lock()
+	if g.free > 0 { // then nobody waits
+		g.free--
+		g.mu.Unlock()
+		return nil
+	}
+	queue, e := g.queueLocked(source)
+	if e != nil {
+		g.refused++
+		g.mu.Unlock()
+		return e
+	}
+	turn := make(chan struct{})
+	place := queue.waiters.PushBack(turn)
+	g.waiting++
+	g.waited++
+	g.mu.Unlock()
+
+	timer := time.NewTimer(maxQueueTime)
+	defer timer.Stop()
+	var cause error
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+		cause = context.Cause(ctx)
+	case <-timer.C:
+		cause = errors.New("waited too long for other tokens to be verified")
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-turn: // handed over at the last moment: pass it on
+		g.handOverLocked()
+	default:
+		g.removeLocked(queue, place)
+	}
+	g.refused++
+	return busy(ErrUnavailable, cause)
+}
+
+// queueLocked returns a source's queue if a place in it is left.
+func (g *gate) queueLocked(source string) (*sourceQueue, *Error) {
+	if g.waiting >= maxQueued {
+		return nil, busy(ErrUnavailable, errors.New("too many tokens wait to be verified"))
+	}
+	element := g.sources[source]
+	if element == nil {
+		element = g.turns.PushBack(&sourceQueue{source: source})
+		g.sources[source] = element
+	}
+	queue := element.Value.(*sourceQueue)
+	if queue.waiters.Len() >= maxQueuedSource {
+		return nil, busy(ErrBusy, nil, slog.String("source", loggable(source)))
+	}
+	return queue, nil
+}
+
+func busy(kind, cause error, attrs ...slog.Attr) *Error {
+	e := newError(kind, "too many new tokens are being verified: try again later", attrs...)
+	e.RetryAfter = time.Second
+	e.cause = cause
+	return e
+}
+
+// leave gives a place back, or to the one whose turn it is.
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.handOverLocked()
+}
+
+func (g *gate) handOverLocked() {
+	front := g.turns.Front()
+	if front == nil {
+		g.free++
+		return
+	}
+	queue := front.Value.(*sourceQueue)
+	g.turns.MoveToBack(front)
+	first := queue.waiters.Front()
+	close(first.Value.(chan struct{}))
+	g.removeLocked(queue, first)
+}
+
+func (g *gate) removeLocked(queue *sourceQueue, place *list.Element) {
+	queue.waiters.Remove(place)
+	g.waiting--
+	if queue.waiters.Len() == 0 {
+		g.turns.Remove(g.sources[queue.source])
+		delete(g.sources, queue.source)
+	}
+}
+
+// hostOf is the default Config.Source: the host of the peer's address, and for
+// IPv6 its /64, which a single customer of a provider has to itself.
+func hostOf(r Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr())
+	if err != nil {
+		host = r.RemoteAddr()
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() && !ip.Is4In6() {
+		prefix, _ := ip.WithZone("").Prefix(64)
+		return prefix.String()
+	}
+	return host
+}

@@ -1,0 +1,378 @@
+package m2mauth_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+)
+
+// forger returns a maker of tokens that pass every check but the signature's.
+func forger(issuer *m2mauthtest.Issuer) func(i int) string {
+	good := issuer.Token(shop, "read")
+	signed := good[:strings.LastIndexByte(good, '.')+1]
+	return func(i int) string {
+		return signed + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%096d", i))
+	}
+}
+
+// crowded makes a guard that has its keys, and whose places for signature checks
+// are all taken until release has been called for each.
+func crowded(t *testing.T, change ...func(*m2mauth.Config)) (issuer *m2mauthtest.Issuer, guard *m2mauth.Guard, release func()) {
+	t.Helper()
+	issuer = m2mauthtest.NewIssuer()
+	issuer.Rotate("EdDSA") // whose checks are quick
+	guard = quietGuard(t, issuer, change...)
+	require.NoError(t, guard.Warm(t.Context()))
+	places, leave := m2mauth.HoldPlaces(guard)
+	return issuer, guard, func() {
+		for range places {
+			leave()
+		}
+	}
+}
+
+// ask sends a request in the bubble, up to where it waits. The answer comes on
+// the channel.
+func ask(ctx context.Context, guard *m2mauth.Guard, address, token string) <-chan *httptest.ResponseRecorder {
+	answer := make(chan *httptest.ResponseRecorder, 1)
+	r := requestWith("Bearer " + token).WithContext(ctx)
+	r.RemoteAddr = address
+	go func() {
+		w := httptest.NewRecorder()
+		guard.Require("read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+		answer <- w
+	}()
+	return answer
+}
+
+func assertTryLater(t *testing.T, w *httptest.ResponseRecorder, status int) {
+	t.Helper()
+	assert.Equal(t, status, w.Code)
+	assert.Equal(t, "1", w.Header().Get("Retry-After"))
+	assert.Empty(t, w.Header().Values("WWW-Authenticate"), "the token may be fine")
+	assert.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+	assert.JSONEq(t, `{"error":"temporarily_unavailable","error_description":"too many new tokens are being verified: try again later"}`, w.Body.String())
+}
+
+func TestAKnownTokenNeverQueues(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer, guard, release := crowded(t)
+		release()
+		token := known(t, guard, issuer, "read")
+		places, leave := m2mauth.HoldPlaces(guard)
+		begin := time.Now()
+		forged := forger(issuer)
+		for i := range 1500 {
+			ask(t.Context(), guard, "192.0.2.1:1", forged(i))
+		}
+		synctest.Wait()
+		require.Equal(t, 1000, m2mauth.TracesOf(guard).Waiting)
+		for range 100 {
+			assert.Equal(t, http.StatusOK, (<-ask(t.Context(), guard, "192.0.2.1:1", token)).Code, "also from the source of the flood")
+			_, err := guard.Verify(t.Context(), token)
+			assert.NoError(t, err)
+		}
+		assert.Zero(t, time.Since(begin))
+		for range places {
+			leave()
+		}
+		synctest.Wait()
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+		assert.EqualValues(t, 1000, guard.Stats().Waited)
+		assert.EqualValues(t, 500, guard.Stats().Refused)
+	})
+}
+
+func TestTheSameUnseenTokenIsVerifiedOnce(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer, guard, release := crowded(t)
+		good, forged := issuer.Token(shop, "read"), forger(issuer)(1)
+		var goods, bads []<-chan *httptest.ResponseRecorder
+		for i := range 1000 {
+			address := fmt.Sprintf("192.0.2.%d:1", i%200)
+			goods = append(goods, ask(t.Context(), guard, address, good))
+			bads = append(bads, ask(t.Context(), guard, address, forged))
+		}
+		synctest.Wait()
+		assert.Equal(t, 2, m2mauth.TracesOf(guard).Waiting)
+		release()
+		for i := range goods {
+			assert.Equal(t, http.StatusOK, (<-goods[i]).Code)
+			assert.Equal(t, http.StatusUnauthorized, (<-bads[i]).Code)
+		}
+		assert.Equal(t, m2mauth.Stats{Misses: 2000, Shared: 1998, Waited: 2}, guard.Stats())
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+
+		assert.Equal(t, http.StatusOK, (<-ask(t.Context(), guard, "192.0.2.1:1", good)).Code)
+		assert.Equal(t, http.StatusUnauthorized, (<-ask(t.Context(), guard, "192.0.2.1:1", forged)).Code)
+		assert.Equal(t, m2mauth.Stats{Hits: 1, Misses: 2001, Shared: 1998, Waited: 2}, guard.Stats(), "a failure is not remembered")
+	})
+}
+
+// The same without a bubble, where requests are at any point of their way when
+// the check ends. Source is asked once for each check of a signature.
+func TestTheSameUnseenTokenIsVerifiedOnceInTheWild(t *testing.T) {
+	t.Parallel()
+	var verified atomic.Int64
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+		c.Source = func(m2mauth.Request) string { verified.Add(1); return "" }
+	})
+	require.NoError(t, guard.Warm(t.Context()))
+	for round := range 10 {
+		token, start := issuer.Token(shop, "read"), make(chan struct{})
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() {
+				<-start
+				_, err := guard.Check(requestWith("Bearer "+token), m2mauth.AnyToken())
+				assert.NoError(t, err)
+			})
+		}
+		close(start)
+		wg.Wait()
+		require.EqualValues(t, round+1, verified.Load())
+	}
+	assert.Equal(t, 10, m2mauth.Remembered(guard))
+	assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+}
+
+func TestAFloodFromOneSourceGets429AndDelaysNobodyElse(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name         string
+		flood        func(i int) string // addresses
+		other, share string             // another source's address, and another of the same source
+		source       func(m2mauth.Request) string
+	}{
+		{"by IPv4 address", func(i int) string { return fmt.Sprintf("192.0.2.1:%d", i) }, "192.0.2.2:1", "192.0.2.1:9", nil},
+		{"by IPv6 /64", func(i int) string { return fmt.Sprintf("[2001:db8:0:1::%x]:1", i) }, "[2001:db8:0:2::1]:1", "[2001:db8:0:1:ffff::]:1", nil},
+		{"by Config.Source", func(i int) string { return fmt.Sprintf("192.0.2.%d:1", i%250) }, "198.51.100.1:1", "192.0.2.254:1",
+			func(r m2mauth.Request) string { return r.RemoteAddr()[:3] }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				issuer, guard, release := crowded(t, func(c *m2mauth.Config) { c.Source = test.source })
+				forged := forger(issuer)
+				var flood []<-chan *httptest.ResponseRecorder
+				for i := range 1000 {
+					flood = append(flood, ask(t.Context(), guard, test.flood(i), forged(i)))
+				}
+				synctest.Wait()
+				assertTryLater(t, <-ask(t.Context(), guard, test.share, issuer.Token(shop, "read")), http.StatusTooManyRequests)
+
+				other := ask(t.Context(), guard, test.other, issuer.Token(shop, "read"))
+				synctest.Wait()
+				release()
+				assert.Equal(t, http.StatusOK, (<-other).Code)
+				for _, answer := range flood {
+					assert.Equal(t, http.StatusUnauthorized, (<-answer).Code)
+				}
+				assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+			})
+		})
+	}
+}
+
+// A client's own share does not decide about those who sent the same token.
+func TestAFullSourceDoesNotRefuseOthersWithTheSameToken(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		slow := make(chan struct{})
+		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
+			c.Source = func(r m2mauth.Request) string {
+				if r.RemoteAddr() == "flood:slow" {
+					<-slow
+				}
+				return r.RemoteAddr()[:5]
+			}
+		})
+		forged, token := forger(issuer), issuer.Token(shop, "read")
+		for i := range 1000 {
+			ask(t.Context(), guard, "flood:1", forged(i))
+		}
+		first := ask(t.Context(), guard, "flood:slow", token)
+		synctest.Wait()
+		second := ask(t.Context(), guard, "other:1", token)
+		synctest.Wait()
+		close(slow)
+		assertTryLater(t, <-first, http.StatusTooManyRequests)
+		synctest.Wait()
+		release()
+		assert.Equal(t, http.StatusOK, (<-second).Code)
+	})
+}
+
+func TestVerifyIsOneSource(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		asked := false
+		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
+			c.Source = func(r m2mauth.Request) string { asked = r == nil; return r.RemoteAddr() }
+		})
+		forged := forger(issuer)
+		for i := range 1000 {
+			go func() { _, _ = guard.Verify(t.Context(), forged(i)) }()
+		}
+		synctest.Wait()
+		_, err := guard.Verify(t.Context(), issuer.Token(shop))
+		assert.ErrorIs(t, err, m2mauth.ErrBusy)
+		other := ask(t.Context(), guard, "192.0.2.1:1", issuer.Token(shop, "read"))
+		synctest.Wait()
+		release()
+		assert.Equal(t, http.StatusOK, (<-other).Code)
+		assert.False(t, asked, "Source is asked about requests alone")
+	})
+}
+
+func TestAFullQueueGets503(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer, guard, release := crowded(t)
+		forged := forger(issuer)
+		for i := range 2000 {
+			ask(t.Context(), guard, fmt.Sprintf("192.0.2.%d:1", i%2), forged(i))
+		}
+		synctest.Wait()
+		begin := time.Now()
+		assertTryLater(t, <-ask(t.Context(), guard, "192.0.2.9:1", issuer.Token(shop, "read")), http.StatusServiceUnavailable)
+		assert.Zero(t, time.Since(begin))
+		release()
+		synctest.Wait()
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+	})
+}
+
+func TestANewTokenWaitsTwoSecondsAtMost(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer, guard, release := crowded(t)
+		token := issuer.Token(shop, "read")
+		begin := time.Now()
+		first := ask(t.Context(), guard, "192.0.2.1:1", token)
+		time.Sleep(time.Second)
+		shares := ask(t.Context(), guard, "192.0.2.2:1", token)
+		assertTryLater(t, <-first, http.StatusServiceUnavailable)
+		assertTryLater(t, <-shares, http.StatusServiceUnavailable)
+		assert.Equal(t, 2*time.Second, time.Since(begin))
+		release()
+		assert.Equal(t, http.StatusOK, (<-ask(t.Context(), guard, "192.0.2.1:1", token)).Code, "that too was not remembered")
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+	})
+}
+
+func TestACallerWhoGivesUpFreesOnlyItself(t *testing.T) {
+	t.Parallel()
+	for name, leaves := range map[string]int{"the one who waits for a place": 0, "one who waits for its answer": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				issuer, guard, release := crowded(t)
+				token := issuer.Token(shop, "read")
+				ctx, cancel := context.WithCancel(t.Context())
+				var answers []<-chan *httptest.ResponseRecorder
+				for i := range 10 {
+					who := t.Context()
+					if i == leaves {
+						who = ctx
+					}
+					answers = append(answers, ask(who, guard, "192.0.2.1:1", token))
+					synctest.Wait()
+				}
+				begin := time.Now()
+				cancel()
+				assert.Equal(t, http.StatusServiceUnavailable, (<-answers[leaves]).Code)
+				assert.Zero(t, time.Since(begin))
+				synctest.Wait()
+				assert.Equal(t, 1, m2mauth.TracesOf(guard).Waiting)
+				release()
+				for i, answer := range answers {
+					if i != leaves {
+						assert.Equal(t, http.StatusOK, (<-answer).Code)
+					}
+				}
+				assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+			})
+		})
+	}
+}
+
+func TestASourceThatPanicsOrBlocksHarmsOnlyItsRequest(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		unblock := make(chan struct{})
+		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
+			c.Source = func(r m2mauth.Request) string {
+				switch r.RemoteAddr() {
+				case "panics":
+					panic("Source")
+				case "blocks":
+					<-unblock
+				}
+				return r.RemoteAddr()
+			}
+		})
+		release()
+		blocked := ask(t.Context(), guard, "blocks", issuer.Token(shop, "read"))
+		synctest.Wait()
+		r := requestWith("Bearer " + issuer.Token(shop, "read"))
+		r.RemoteAddr = "panics"
+		assert.PanicsWithValue(t, "Source", func() { _, _ = guard.Check(r, m2mauth.AnyToken()) })
+		r.RemoteAddr = "fine"
+		_, err := guard.Check(r, m2mauth.AnyToken())
+		assert.NoError(t, err, "the same token")
+		assert.Equal(t, http.StatusOK, (<-ask(t.Context(), guard, "fine", issuer.Token(shop, "read"))).Code)
+		assert.NotPanics(t, func() { guard.Stats() }, "no lock is held")
+		close(unblock)
+		assert.Equal(t, http.StatusOK, (<-blocked).Code)
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+	})
+}
+
+func TestAPanicLeavesNoWaiterBehind(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer, guard, release := crowded(t)
+		token := issuer.Token(shop, "read")
+		mend := m2mauth.BreakKeys(guard)
+		panicked := make(chan any)
+		const callers = 10
+		for range callers {
+			go func() {
+				defer func() { panicked <- recover() }()
+				_, _ = guard.Verify(t.Context(), token)
+			}()
+		}
+		synctest.Wait()
+		release()
+		for range callers {
+			assert.NotNil(t, <-panicked, "each ran the check in its turn")
+		}
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+		assert.Zero(t, m2mauth.Remembered(guard))
+		mend()
+
+		handler := guard.Require("read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("handler") }))
+		for range 100 {
+			assert.PanicsWithValue(t, "handler", func() { handler.ServeHTTP(httptest.NewRecorder(), requestWith("Bearer "+token)) })
+		}
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+	})
+}
