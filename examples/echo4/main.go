@@ -73,13 +73,13 @@ func healthz(c echo.Context) error {
 
 func list(c echo.Context) error {
 	claims, _ := m2mauth.FromContext(c.Request().Context())
-	slog.InfoContext(c.Request().Context(), "list products", "app", claims.AppID())
+	slog.DebugContext(c.Request().Context(), "list products", "app", claims.AppID())
 	return c.JSON(http.StatusOK, shopapi.Products())
 }
 
 func create(c echo.Context) error {
 	claims, _ := m2mauth.FromContext(c.Request().Context())
-	slog.InfoContext(c.Request().Context(), "create a product", "app", claims.AppID())
+	slog.DebugContext(c.Request().Context(), "create a product", "app", claims.AppID())
 	return c.JSON(http.StatusCreated, shopapi.NewProduct())
 }
 

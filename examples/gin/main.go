@@ -70,13 +70,13 @@ func healthz(c *gin.Context) {
 
 func list(c *gin.Context) {
 	claims, _ := ginauth.Claims(c)
-	slog.InfoContext(c.Request.Context(), "list products", "app", claims.AppID())
+	slog.DebugContext(c.Request.Context(), "list products", "app", claims.AppID())
 	c.JSON(http.StatusOK, shopapi.Products())
 }
 
 func create(c *gin.Context) {
 	claims, _ := ginauth.Claims(c)
-	slog.InfoContext(c.Request.Context(), "create a product", "app", claims.AppID())
+	slog.DebugContext(c.Request.Context(), "create a product", "app", claims.AppID())
 	c.JSON(http.StatusCreated, shopapi.NewProduct())
 }
 

@@ -72,13 +72,13 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 
 func list(w http.ResponseWriter, r *http.Request) {
 	claims, _ := m2mauth.FromContext(r.Context())
-	slog.InfoContext(r.Context(), "list products", "app", claims.AppID())
+	slog.DebugContext(r.Context(), "list products", "app", claims.AppID())
 	shopapi.WriteJSON(w, http.StatusOK, shopapi.Products())
 }
 
 func create(w http.ResponseWriter, r *http.Request) {
 	claims, _ := m2mauth.FromContext(r.Context())
-	slog.InfoContext(r.Context(), "create a product", "app", claims.AppID())
+	slog.DebugContext(r.Context(), "create a product", "app", claims.AppID())
 	shopapi.WriteJSON(w, http.StatusCreated, shopapi.NewProduct())
 }
 
