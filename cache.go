@@ -135,13 +135,14 @@ type check struct {
 
 type checkUnderWay struct {
 	done     chan struct{}
-	settled  bool // the fields below say how it ended; otherwise its caller gave up
+	settled  bool // verified is the answer
 	verified bool
-	e        *Error
+	e        *Error // why nobody gets an answer; with neither, its caller gave up
 }
 
 // once runs f, or waits for the one who runs it for the same check already. One
-// that gives up, since its ctx ended or it panicked, leaves f to the next.
+// that gives up, since its ctx ended, it panicked, or its source has no room,
+// leaves f to the next.
 func (c *checks) once(ctx context.Context, key check, f func() (bool, *Error)) (bool, *Error) {
 	for {
 		c.mu.Lock()
@@ -178,7 +179,7 @@ func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, f f
 	}()
 	verified, e := f()
 	running.verified, running.settled = verified, e == nil
-	// No room for its source is no reason to refuse the other sources.
+	// That there is no room for its source is no reason to refuse others.
 	if e != nil && e.kind != ErrBusy && ctx.Err() == nil {
 		shared := *e // e itself is completed by the caller
 		running.e = &shared

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -204,7 +205,7 @@ func TestMemoryOfAMillionTokens(t *testing.T) {
 	c := newTokenCache(defaultCacheBytes)
 	most := int64(0)
 	for i := range 1_000_000 {
-		signed := fmt.Sprint(header, ".", payload[:len(payload)-8], 10_000_000+i)
+		signed := header + "." + payload[:len(payload)-8] + strconv.Itoa(10_000_000+i)
 		seen := &token{claims: clone(sample.claims, signed), header: sample.header}
 		seen.header.kid, seen.header.alg = strings.Clone(seen.header.kid), strings.Clone(seen.header.alg)
 		c.put(signed+".A", seen)

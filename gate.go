@@ -148,7 +148,7 @@ func hostOf(r Request) string {
 		host = r.RemoteAddr()
 	}
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() && !ip.Is4In6() {
-		prefix, _ := ip.WithZone("").Prefix(64)
+		prefix, _ := ip.Prefix(64)
 		return prefix.String()
 	}
 	return host

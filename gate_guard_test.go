@@ -129,28 +129,64 @@ func TestTheSameUnseenTokenIsVerifiedOnce(t *testing.T) {
 // the check ends. Source is asked once for each check of a signature.
 func TestTheSameUnseenTokenIsVerifiedOnceInTheWild(t *testing.T) {
 	t.Parallel()
-	var verified atomic.Int64
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
-		c.Source = func(m2mauth.Request) string { verified.Add(1); return "" }
-	})
-	require.NoError(t, guard.Warm(t.Context()))
+	issuer.Rotate("EdDSA")
 	for round := range 10 {
-		token, start := issuer.Token(shop, "read"), make(chan struct{})
+		var verified atomic.Int64
+		guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+			c.Source = func(m2mauth.Request) string { verified.Add(1); return "" }
+		})
+		if round%2 == 0 { // in the others, all look for the token before there are keys
+			require.NoError(t, guard.Warm(t.Context()))
+		}
+		token := issuer.Token(shop, "read")
 		var wg sync.WaitGroup
 		for range 1000 {
 			wg.Go(func() {
-				<-start
 				_, err := guard.Check(requestWith("Bearer "+token), m2mauth.AnyToken())
 				assert.NoError(t, err)
 			})
 		}
-		close(start)
 		wg.Wait()
-		require.EqualValues(t, round+1, verified.Load())
+		assert.EqualValues(t, 1, verified.Load())
+		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
 	}
-	assert.Equal(t, 10, m2mauth.Remembered(guard))
-	assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+}
+
+// One that found nothing in the memory, and comes to the check when another has
+// just ended the same.
+func TestOneWhoMissedTheTokenLooksAgain(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		verified := 0
+		issuer := m2mauthtest.NewIssuer()
+		keysSlow(issuer, time.Second)
+		guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+			c.Source = func(m2mauth.Request) string { verified++; return "" }
+		})
+		token := issuer.Token(shop, "read")
+		answers := make(chan *httptest.ResponseRecorder, 2)
+		go func() { answers <- <-ask(t.Context(), guard, "192.0.2.1:1", token) }()
+		late := make(chan struct{})
+		go func() { answers <- <-ask(lateContext{t.Context(), late}, guard, "192.0.2.2:1", token) }()
+		assert.Equal(t, http.StatusOK, (<-answers).Code)
+		synctest.Wait()
+		close(late)
+		assert.Equal(t, http.StatusOK, (<-answers).Code)
+		assert.Equal(t, 1, verified)
+		assert.Equal(t, m2mauth.Stats{Misses: 2}, guard.Stats())
+	})
+}
+
+// lateContext holds a request up where it would wait, here for the keys.
+type lateContext struct {
+	context.Context
+	late <-chan struct{}
+}
+
+func (c lateContext) Done() <-chan struct{} {
+	<-c.late
+	return nil
 }
 
 func TestAFloodFromOneSourceGets429AndDelaysNobodyElse(t *testing.T) {

@@ -55,32 +55,33 @@ func TestHalfOfTheCoresVerifyAtMost(t *testing.T) {
 func TestSourcesAreServedInTurn(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, arrivals, served string }{
-		{"one source, in the order of arrival", "aaa", "aaa"},
-		{"three sources", "aaaaabcc", "abcacaaa"},
-		{"one who comes after a flood", strings.Repeat("f", 100) + "g", "fg" + strings.Repeat("f", 99)},
-		{"one who comes back goes to the end", "abab", "abab"},
+		{"one source, in the order of arrival", "a1 a2 a3", "a1 a2 a3"},
+		{"three sources", "a1 a2 a3 a4 a5 b1 c1 c2", "a1 b1 c1 a2 c2 a3 a4 a5"},
+		{"one who comes after a flood", "f" + strings.Repeat(" f", 99) + " g", "f g" + strings.Repeat(" f", 99)},
+		{"two who come in turn", "a1 b1 a2 b2", "a1 b1 a2 b2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				g := fullGate(t)
-				var served []byte
-				for _, source := range []byte(test.arrivals) {
+				var served []string
+				arrivals := strings.Fields(test.arrivals)
+				for _, who := range arrivals {
 					go func() {
-						if g.enter(t.Context(), string(source)) == nil {
-							served = append(served, source) // one at a time: there is one place
+						if g.enter(t.Context(), who[:1]) == nil {
+							served = append(served, who) // one at a time: there is one place
 						}
 					}()
 					synctest.Wait()
 				}
-				for range test.arrivals {
+				for range arrivals {
 					g.leave()
 					synctest.Wait()
 				}
-				assert.Equal(t, test.served, string(served))
+				assert.Equal(t, test.served, strings.Join(served, " "))
 				g.leave()
 				assertIdle(t, g, 1)
-				assert.EqualValues(t, len(test.arrivals), g.waited)
+				assert.EqualValues(t, len(arrivals), g.waited)
 				assert.Zero(t, g.refused)
 			})
 		})

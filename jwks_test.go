@@ -1767,7 +1767,7 @@ func TestFaultsOnTheWire(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				waited := keysEventually(t, g, token, want)
 				runtime.ReadMemStats(&after)
-				assert.Less(t, waited, 2*time.Second) // of 100 ms, on a busy machine
+				assert.Less(t, waited, 20*time.Second) // of 100 ms, on however busy a machine
 				assert.LessOrEqual(t, server.accepted(), 5)
 				if client == "its own client" {
 					assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "allocated on the way")
@@ -1776,7 +1776,9 @@ func TestFaultsOnTheWire(t *testing.T) {
 				server.close()
 				network.CloseIdleConnections()
 				keysGoroutines(t, func() int { return goroutines })
-				assert.Less(t, growth(), int64(4<<20))
+				for begin := time.Now(); growth() >= 4<<20; runtime.Gosched() { // a user's client reads 10 MB of headers, and lets them go in its time
+					require.Less(t, time.Since(begin), 20*time.Second, "memory is held")
+				}
 			})
 		}
 	}
@@ -1786,7 +1788,7 @@ func TestFaultsOnTheWire(t *testing.T) {
 func keysGoroutines(t *testing.T, atMost func() int) {
 	t.Helper()
 	for begin := time.Now(); runtime.NumGoroutine() > atMost(); runtime.Gosched() {
-		if time.Since(begin) > 5*time.Second {
+		if time.Since(begin) > 20*time.Second {
 			stacks := make([]byte, 1<<16)
 			t.Fatalf("%d goroutines are left, and not %d:\n%s", runtime.NumGoroutine(), atMost(), stacks[:runtime.Stack(stacks, true)])
 		}
