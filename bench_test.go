@@ -5,8 +5,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha512"
+	"net/http"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
@@ -63,5 +65,62 @@ func BenchmarkSignatureES384(b *testing.B) {
 		if !ecdsa.Verify(&key.PublicKey, sum[:], r, s) {
 			b.Fatal("a wrong signature")
 		}
+	}
+}
+
+// rulesToMeasure are a plain rule and nested ones, met by a token with the scope
+// read that is of no organization or, for the last, of acme.
+func rulesToMeasure() map[string]m2mauth.Rule {
+	own := m2mauth.AllOf(m2mauth.OrganizationPath("org"), m2mauth.AllScopes("read"))
+	return map[string]m2mauth.Rule{
+		"a plain rule": m2mauth.AllScopes("read"),
+		"a nested rule": m2mauth.AnyOf(m2mauth.AllOf(m2mauth.User(), m2mauth.AnyScope("write", "admin")),
+			m2mauth.AllOf(m2mauth.Machine(), m2mauth.Client("another", "app"), m2mauth.AnyScope("write", "read"))),
+		"a claim's rule":         m2mauth.AllOf(m2mauth.Claim("client_id", "app"), m2mauth.Claim("iss", "https://issuer.test/oidc")),
+		"an organization's rule": m2mauth.AnyOf(m2mauth.AllScopes("admin"), m2mauth.AllOf(own, m2mauth.Machine())),
+	}
+}
+
+// knownRequest has a token that the guard has seen before.
+func knownRequest(tb testing.TB, guard *m2mauth.Guard, issuer *m2mauthtest.Issuer, rule string) *http.Request {
+	token := m2mauthtest.Token{Audience: shop, AppID: "app", Scopes: []string{"read"}}
+	if rule == "an organization's rule" {
+		token.OrganizationID = "acme"
+	}
+	r := requestWith("Bearer " + issuer.Sign(token))
+	r.SetPathValue("org", "acme")
+	_, err := guard.Check(r, rulesToMeasure()[rule])
+	require.NoError(tb, err)
+	return r
+}
+
+// BenchmarkRule measures Check of a token that was seen before. A nested rule may
+// add 100 ns to a plain one.
+func BenchmarkRule(b *testing.B) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(b, issuer)
+	for _, name := range []string{"a plain rule", "a nested rule", "a claim's rule", "an organization's rule"} {
+		b.Run(name, func(b *testing.B) {
+			r, rule := knownRequest(b, guard, issuer, name), rulesToMeasure()[name]
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := guard.Check(r, rule); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func TestRulesAllocateNothingForAKnownToken(t *testing.T) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	allocs := map[string]float64{}
+	for name, rule := range rulesToMeasure() {
+		r := knownRequest(t, guard, issuer, name)
+		allocs[name] = testing.AllocsPerRun(1000, func() { _, _ = guard.Check(r, rule) })
+	}
+	for name, n := range allocs {
+		assert.Equal(t, allocs["a plain rule"], n, name)
 	}
 }

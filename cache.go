@@ -18,6 +18,7 @@ const cacheShards = 16
 // it becomes the old one, and what was old is forgotten. A hit moves a token back
 // to the young generation, so a stream of tokens seen once passes by those in use.
 type tokenCache struct {
+	bytes  int64 // in all
 	limit  int64 // bytes of one generation of one shard
 	seed   maphash.Seed
 	shards [cacheShards]cacheShard
@@ -36,7 +37,7 @@ type cacheShard struct {
 }
 
 func newTokenCache(bytes int64) *tokenCache {
-	return &tokenCache{limit: bytes / 2 / cacheShards, seed: maphash.MakeSeed()}
+	return &tokenCache{bytes: bytes, limit: bytes / 2 / cacheShards, seed: maphash.MakeSeed()}
 }
 
 // is reports whether raw is this very token: all of it, since taking one token
@@ -126,6 +127,8 @@ type checks struct {
 	byKey map[check]*checkUnderWay
 	saved uint64 // runs of f
 }
+
+func newChecks() *checks { return &checks{byKey: make(map[check]*checkUnderWay)} }
 
 // check is what is checked: a token, against a key.
 type check struct {

@@ -192,14 +192,14 @@ func TestMemoryOfAMillionTokens(t *testing.T) {
 	_, sample := seenToken(0, usualScope)
 	header, payload, _ := strings.Cut(sample.claims.signed, ".")
 	clone := func(c *Claims, signed string) *Claims { // with memory of its own, as read gives it
-		return &Claims{
+		return &Claims{&claimSet{
 			issuer: strings.Clone(c.issuer), subject: strings.Clone(c.subject), clientID: strings.Clone(c.clientID), id: strings.Clone(c.id),
 			audience:  []string{strings.Clone(c.audience[0])},
 			scopes:    Scopes{splitScopes(strings.Clone(c.scopes.String()))},
 			issuedAt:  c.issuedAt,
 			expiresAt: c.expiresAt,
 			signed:    signed,
-		}
+		}}
 	}
 	held := heldBytes()
 	c := newTokenCache(defaultCacheBytes)
@@ -294,8 +294,6 @@ type checkAnswer struct {
 	e        *Error
 	panicked any
 }
-
-func newChecks() *checks { return &checks{byKey: make(map[check]*checkUnderWay)} }
 
 func TestOneCheckServesAllWhoWaitForIt(t *testing.T) {
 	t.Parallel()

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -17,75 +19,132 @@ import (
 )
 
 // Claims are what a verified token says. They come from a [Guard] alone, never
-// beside an error, and cannot be changed: requests with the same token may
-// share them.
-type Claims struct {
+// beside an error, and cannot be changed: requests with the same token share
+// what a Claims points to, and no more.
+type Claims struct{ *claimSet }
+
+// claimSet is never written to once its token has been read.
+type claimSet struct {
 	issuer, subject, clientID, id, organizationID string
 
+	isMachine func(*Claims) bool // Config.IsMachine
 	audience  []string
 	scopes    Scopes
 	issuedAt  time.Time
 	notBefore time.Time
 	expiresAt time.Time
 	signed    string // header and payload as they came, for Decode
+
+	others atomic.Pointer[map[string][]string] // what stringsOf has read
 }
 
+var noClaims = new(claimSet)
+
+// set makes the zero Claims one that says nothing.
+func (c *Claims) set() *claimSet {
+	if c.claimSet == nil {
+		return noClaims
+	}
+	return c.claimSet
+}
+
+// own returns Claims for one request: whatever is done to them, even *claims = …,
+// no other request sees it.
+func (c *Claims) own() *Claims { return &Claims{c.claimSet} }
+
 // AppID returns the ID of the machine-to-machine application that the token was
-// issued to: sub, where the token is a machine's. For a user's token it returns
-// "", so that a user's ID is never taken for an application's.
+// issued to: the client, which with Logto is sub too, where the token is a
+// machine's. For a user's token it returns "", so that a user's ID is never
+// taken for an application's.
 func (c *Claims) AppID() string {
 	if !c.IsMachine() {
 		return ""
 	}
-	return c.subject
+	return c.set().clientID
 }
 
 // IsMachine reports whether the token speaks for an application itself and not
-// for a user of it: whether sub equals the client (RFC 9068 §2.2).
-func (c *Claims) IsMachine() bool { return c.subject != "" && c.subject == c.clientID }
+// for a user of it: whether sub equals the client (RFC 9068 §2.2), or what
+// Config.IsMachine says.
+func (c *Claims) IsMachine() bool {
+	if c.set().isMachine != nil {
+		return c.set().isMachine(c)
+	}
+	return c.set().subject != "" && c.set().subject == c.set().clientID
+}
 
 // Subject returns sub: an application's ID or a user's. See [Claims.AppID].
-func (c *Claims) Subject() string { return c.subject }
+func (c *Claims) Subject() string { return c.set().subject }
 
 // ClientID returns the application that asked for the token: client_id, or the
 // claim that Config.ClientClaims names.
-func (c *Claims) ClientID() string { return c.clientID }
+func (c *Claims) ClientID() string { return c.set().clientID }
 
 // Issuer returns iss, which equals Config.Issuer.
-func (c *Claims) Issuer() string { return c.issuer }
+func (c *Claims) Issuer() string { return c.set().issuer }
 
 // ID returns jti, the token's identifier, or "" if it has none.
-func (c *Claims) ID() string { return c.id }
+func (c *Claims) ID() string { return c.set().id }
 
-// OrganizationID returns organization_id, the Logto organization that the token
-// is limited to, or "" if it is not limited to one.
-func (c *Claims) OrganizationID() string { return c.organizationID }
+// OrganizationID returns the Logto organization that the token is limited to, or
+// "" if it is not limited to one: organization_id, or for an organization token
+// the end of aud.
+func (c *Claims) OrganizationID() string { return c.set().organizationID }
 
 // Audience returns a copy of aud.
-func (c *Claims) Audience() []string { return slices.Clone(c.audience) }
+func (c *Claims) Audience() []string { return slices.Clone(c.set().audience) }
 
 // Scopes returns the permissions that the token holds.
-func (c *Claims) Scopes() Scopes { return c.scopes }
+func (c *Claims) Scopes() Scopes { return c.set().scopes }
 
 // IssuedAt returns iat, or the zero time if the token has none.
-func (c *Claims) IssuedAt() time.Time { return c.issuedAt }
+func (c *Claims) IssuedAt() time.Time { return c.set().issuedAt }
 
 // ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer.
-func (c *Claims) ExpiresAt() time.Time { return c.expiresAt }
+func (c *Claims) ExpiresAt() time.Time { return c.set().expiresAt }
 
 // Decode stores the token's whole payload in the value that v points to, for
 // claims of your own. It follows the rules of encoding/json/v2: names match
 // exactly (encoding/json would fill a field "sub" from a member "SUB").
 func (c *Claims) Decode(v any) error {
-	_, encoded, ok := strings.Cut(c.signed, ".")
-	if !ok {
-		return errors.New("m2mauth: Decode: these Claims come from no token")
-	}
-	payload, err := jose.DecodeBase64URL(encoded)
+	payload, err := c.payload()
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(payload, v)
+}
+
+func (c *Claims) payload() ([]byte, error) {
+	_, encoded, ok := strings.Cut(c.set().signed, ".")
+	if !ok {
+		return nil, errors.New("m2mauth: Decode: these Claims come from no token")
+	}
+	return jose.DecodeBase64URL(encoded)
+}
+
+// stringsOf returns the strings that a claim is or holds. Only claims that rules
+// ask for are kept: all of them could take much more memory than the token.
+func (c *Claims) stringsOf(claim string) []string {
+	kept := c.set().others.Load()
+	if kept != nil {
+		if list, ok := (*kept)[claim]; ok {
+			return list
+		}
+	}
+	known := map[string][]string{claim: nil}
+	if kept != nil {
+		maps.Copy(known, *kept)
+	}
+	if payload, err := c.payload(); err == nil {
+		_ = readObject(payload, func(name []byte, value jsontext.Value) error { // has been read before
+			if list, ok := stringsOf(value); ok && string(name) == claim {
+				known[claim] = list
+			}
+			return nil
+		})
+	}
+	c.set().others.Store(&known) // of two at the same time the last stays, and the other is read again
+	return known[claim]
 }
 
 // claimPolicy is what Config says of claims.
@@ -97,7 +156,14 @@ type claimPolicy struct {
 	clientClaims []string
 	leeway       time.Duration
 	maxLifetime  time.Duration
+	isMachine    func(*Claims) bool
+
+	// organizations: the audience is that of Logto's organization tokens, which
+	// ends in the organization's ID.
+	organizations bool
 }
+
+const payloadText = "the token's payload is not one strict JSON object"
 
 // claimValues are the members that the checks look at, as they stand in the payload.
 type claimValues struct {
@@ -112,9 +178,9 @@ type claimValues struct {
 func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*Claims, *Error) {
 	values, err := p.collect(payload)
 	if err != nil {
-		return nil, newError(ErrMalformed, "the token's payload is not one strict JSON object")
+		return nil, newError(ErrMalformed, payloadText)
 	}
-	c := new(Claims)
+	c := &Claims{&claimSet{isMachine: p.isMachine}}
 	for _, check := range []func(*Claims, *claimValues) *Error{
 		p.checkIssuer,
 		p.checkAudience,
@@ -221,13 +287,39 @@ func (p *claimPolicy) checkAudience(c *Claims, v *claimValues) *Error {
 	if c.audience, ok = stringsOf(v.aud); !ok {
 		return mistyped("aud", "a string or an array of strings")
 	}
+	switch {
+	case p.organizations:
+		return p.readOrganizationAudience(c)
+	case slices.ContainsFunc(c.audience, isOrganizationAudience): // the scopes of such a token are another API's
+		return p.wrongAudience(c)
+	}
 	for _, own := range p.audiences {
 		if slices.Contains(c.audience, own) { // byte by byte: Logto keeps https://a and https://a/ apart
 			return nil
 		}
 	}
+	return p.wrongAudience(c)
+}
+
+func (p *claimPolicy) wrongAudience(c *Claims) *Error {
 	return newError(ErrAudience, audienceHint(p.audiences, c.audience),
 		expected(strings.Join(p.audiences, " ")), got(strings.Join(c.audience, " ")))
+}
+
+func isOrganizationAudience(audience string) bool {
+	return audience == organizationsResource || strings.HasPrefix(audience, organizationAudience)
+}
+
+// readOrganizationAudience takes the organization of an organization token from
+// its only audience.
+func (p *claimPolicy) readOrganizationAudience(c *Claims) *Error {
+	if len(c.audience) == 1 {
+		if id, ok := strings.CutPrefix(c.audience[0], organizationAudience); ok && id != "" {
+			c.organizationID = id
+			return nil
+		}
+	}
+	return p.wrongAudience(c)
 }
 
 // checkConfirmation refuses tokens bound to their sender's key (RFC 7800, 8705,
@@ -359,6 +451,9 @@ func (p *claimPolicy) readScopes(c *Claims, v *claimValues) *Error {
 
 func (p *claimPolicy) readOrganization(c *Claims, v *claimValues) (e *Error) {
 	if v.organizationID != nil {
+		if p.organizations { // named twice, an organization could be read in two ways
+			return newError(ErrClaims, "the token names an organization both in its audience and in organization_id", slog.String("claim", "organization_id"))
+		}
 		c.organizationID, e = requiredString("organization_id", v.organizationID)
 	}
 	return e

@@ -1,6 +1,7 @@
 package m2mauth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +27,8 @@ type Config struct {
 
 	// Audience is the API's resource indicator (RFC 8707), exactly as it is
 	// registered at the issuer: aud must hold it byte by byte, so that
-	// https://shopping.api and https://shopping.api/ are two audiences.
+	// https://shopping.api and https://shopping.api/ are two audiences. The
+	// bare prefix urn:logto:organization: makes a guard for organization tokens.
 	Audience string
 
 	// OtherAudiences are accepted as well as Audience. Default: none.
@@ -109,6 +111,16 @@ type Config struct {
 	// Set it only if your handlers compare Claims.OrganizationID themselves:
 	// otherwise a role in one customer's organization opens the data of all.
 	AllowOrganizations bool
+
+	// IsMachine tells a machine's token from a user's where sub is not the
+	// client, as with Auth0, Entra ID and Keycloak (see the README). It is called
+	// at each use, by many goroutines. Default: sub equals the client.
+	IsMachine func(*Claims) bool
+
+	// OnDecision is told of every decision, for metrics and audit. It is called
+	// before the answer is given, by many goroutines; a panic in it changes
+	// nothing for the caller. Default: none, at no cost.
+	OnDecision func(context.Context, Decision)
 
 	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII
 	// without quotes and backslashes. Default: Audience, without characters
@@ -194,7 +206,11 @@ func (c Config) checked() (Config, error) {
 }
 
 func (c *Config) checkNames(m *mistakes) {
-	checkAudience("Audience", c.Audience, m)
+	if c.Audience != organizationAudience {
+		checkAudience("Audience", c.Audience, m)
+	} else if len(c.OtherAudiences) > 0 {
+		m.add("OtherAudiences must be empty where Audience is %s: a guard is for organization tokens or for those of an API", organizationAudience)
+	}
 	for i, a := range c.OtherAudiences {
 		checkAudience(fmt.Sprintf("OtherAudiences[%d]", i), a, m)
 	}
@@ -209,10 +225,12 @@ func (c *Config) checkNames(m *mistakes) {
 }
 
 func checkAudience(field, audience string, m *mistakes) {
-	switch audience {
-	case "":
+	switch {
+	case audience == "":
 		m.add("%s is empty: set it to the API's resource indicator, such as https://shopping.api", field)
-	case organizationsResource:
+	case strings.HasPrefix(audience, organizationAudience):
+		m.add("%s: for organization tokens make a guard of their own, with Audience %s and rules that name the organization", field, organizationAudience)
+	case audience == organizationsResource:
 		m.add("%s: %s is reserved, and any application of a Logto tenant gets a token for it with every permission", field, audience)
 	}
 	if strings.TrimFunc(audience, impossibleInScope) != audience {

@@ -55,6 +55,13 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"no audience", func(c *Config) { c.Audience = "" }, []string{"Config.Audience is empty", "resource indicator", "https://shopping.api"}},
 		{"the reserved audience", func(c *Config) { c.Audience = "urn:logto:resource:organizations" }, []string{"Config.Audience: ", "reserved"}},
 		{"an empty other audience", func(c *Config) { c.OtherAudiences = []string{"https://a.example", ""} }, []string{"Config.OtherAudiences[1] is empty"}},
+		{"an organization token's audience", func(c *Config) { c.Audience = "urn:logto:organization:acme" },
+			[]string{"Config.Audience: ", "make a guard of their own", "urn:logto:organization:", "rules that name the organization"}},
+		{"an organization token's audience among others", func(c *Config) { c.OtherAudiences = []string{"urn:logto:organization:"} },
+			[]string{"Config.OtherAudiences[0]: ", "make a guard of their own"}},
+		{"other audiences of a guard for organization tokens", func(c *Config) {
+			c.Audience, c.OtherAudiences = "urn:logto:organization:", []string{"https://shopping.api"}
+		}, []string{"Config.OtherAudiences must be empty", "urn:logto:organization:"}},
 		{"the reserved audience among others", func(c *Config) { c.OtherAudiences = []string{"urn:logto:resource:organizations"} }, []string{"Config.OtherAudiences[0]", "reserved"}},
 
 		{"a relative JWKSURL", func(c *Config) { c.JWKSURL = "/oidc/jwks" }, []string{"Config.JWKSURL", "absolute https URL", form + "/jwks"}},

@@ -33,6 +33,13 @@
 // key ID that is not known has them fetched at once, at most twice a minute if
 // such IDs are made up. There is nothing to start and nothing to close.
 //
+// # Speed
+//
+// Verified tokens are remembered, so that a token costs its signature once; its
+// expiry, its key and the route's rule are checked at each use. New tokens are
+// verified on half of the cores, and wait their turn by source: 429 or 503 tell a
+// caller that there is no room.
+//
 // # Tests
 //
 // Package m2mauthtest has an issuer for tests of APIs that a Guard protects.

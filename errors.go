@@ -100,7 +100,9 @@ type Error struct {
 	kind  *kind
 	cause error
 	realm string
-	attrs []slog.Attr // what was expected and what came: for the log alone
+
+	metadataURL string      // of RFC 9728
+	attrs       []slog.Attr // what was expected and what came: for the log alone
 }
 
 // newError makes an error of a kind, which must be one of the Err… variables.
@@ -164,12 +166,14 @@ func (e *Error) Response() (http.Header, []byte) {
 func (e *Error) challenge() string {
 	var b strings.Builder
 	b.WriteString(`Bearer realm="` + quotable(e.realm) + `"`)
-	if e.Code == codeUnauthorized {
-		return b.String() // §3.1: no error code for a caller that showed no credentials
+	if e.Code != codeUnauthorized { // §3.1: no error code for a caller that showed no credentials
+		b.WriteString(`, error="` + quotable(e.Code) + `"`)
+		if text := quotable(e.Text); text != "" {
+			b.WriteString(`, error_description="` + text + `"`)
+		}
 	}
-	b.WriteString(`, error="` + quotable(e.Code) + `"`)
-	if text := quotable(e.Text); text != "" {
-		b.WriteString(`, error_description="` + text + `"`)
+	if e.metadataURL != "" {
+		b.WriteString(`, resource_metadata="` + quotable(e.metadataURL) + `"`)
 	}
 	if len(e.Scopes) > 0 && writable(e.Scopes) {
 		b.WriteString(`, scope="` + strings.Join(e.Scopes, " ") + `"`)

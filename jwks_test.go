@@ -1507,7 +1507,7 @@ func TestStatusThroughAnOutage(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		g := keysGuard(t, issuer)
 		s := g.Status()
-		assert.Equal(t, m2mauth.Status{State: m2mauth.KeysNone}, s)
+		assert.Equal(t, m2mauth.Status{Issuer: issuer.URL(), State: m2mauth.KeysNone}, s)
 
 		require.NoError(t, g.Warm(t.Context()))
 		begin := time.Now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,6 +104,9 @@ func issuerHint(want, got string) string {
 // audienceHint is issuerHint for a token that is for another resource.
 func audienceHint(want, got []string) string {
 	const text = "the token is for another resource than this API"
+	if slices.Equal(want, []string{organizationAudience}) {
+		return text + ": it is not an organization token; request one with organization_id and without resource"
+	}
 	for _, g := range got {
 		if strings.HasPrefix(g, organizationAudience) {
 			return text + ": it is an organization token; request one with the resource parameter that names this API"

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
@@ -29,11 +30,15 @@ type Guard struct {
 	allowOrganizations bool
 	realm              string
 	tokens             *tokenCache
-	checks             checks
+	checks             *checks
 	gate               *gate
 	sourceOf           func(Request) string
 	errorHandler       func(http.ResponseWriter, *http.Request, *Error)
-	refusals           refusalLog
+	onDecision         func(context.Context, Decision)
+	refusals           *refusalLog
+	metadataURL        *atomic.Pointer[string] // for the challenge, once Metadata was called
+
+	joined map[string]*Guard // by issuer; nil in a guard of one issuer
 }
 
 // New makes a Guard. It does no I/O and starts no goroutine: keys are fetched by
@@ -58,9 +63,12 @@ func New(config Config) (*Guard, error) {
 			clientClaims: c.ClientClaims,
 			leeway:       c.Leeway,
 			maxLifetime:  c.MaxLifetime,
+			isMachine:    c.IsMachine,
+
+			organizations: c.Audience == organizationAudience,
 		},
 		tokens:             newTokenCache(c.CacheBytes),
-		checks:             checks{byKey: make(map[check]*checkUnderWay)},
+		checks:             newChecks(),
 		gate:               newGate(),
 		sourceOf:           c.Source,
 		algorithms:         make(map[string]bool),
@@ -70,7 +78,9 @@ func New(config Config) (*Guard, error) {
 		allowOrganizations: c.AllowOrganizations,
 		realm:              c.Realm,
 		errorHandler:       c.ErrorHandler,
-		refusals:           refusalLog{logger: logger, kinds: make(map[*kind]*refusalCount)},
+		onDecision:         c.OnDecision,
+		metadataURL:        new(atomic.Pointer[string]),
+		refusals:           &refusalLog{logger: logger, kinds: make(map[*kind]*refusalCount)},
 	}
 	for _, a := range c.Algorithms {
 		name, _ := jose.Algorithm(a)
@@ -98,17 +108,18 @@ func rsaWithoutAlg(configured []string) string {
 // Require returns a middleware that lets a request through if its token holds
 // all of the scopes. It panics as [AllScopes] does.
 func (g *Guard) Require(scopes ...string) func(http.Handler) http.Handler {
-	return g.middleware("Require", scopeRule("Require", allScopes, scopes))
+	return g.middleware("Require", scopeRule("Require", scopes, true))
 }
 
 // RequireAny returns a middleware that lets a request through if its token holds
 // any of the scopes. It panics as [AnyScope] does.
 func (g *Guard) RequireAny(scopes ...string) func(http.Handler) http.Handler {
-	return g.middleware("RequireAny", scopeRule("RequireAny", anyScope, scopes))
+	return g.middleware("RequireAny", scopeRule("RequireAny", scopes, false))
 }
 
 // RequireRule returns a middleware that lets a request through if its token
-// meets the rule. It panics if the rule is the zero Rule, which nothing meets.
+// meets the rule. It panics if the rule is the zero Rule, which nothing meets, or
+// names no organization where the guard is for organization tokens.
 func (g *Guard) RequireRule(rule Rule) func(http.Handler) http.Handler {
 	return g.middleware("RequireRule", rule)
 }
@@ -126,20 +137,29 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 	if !g.ready() {
 		panic(fmt.Sprintf("m2mauth: %s: the Guard is nil or was not made by New; was the error of New ignored?", call))
 	}
-	if rule.demand == nothingPasses {
+	if rule.demand == nil {
 		panic(fmt.Sprintf("m2mauth: %s: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken", call))
+	}
+	if g.claims.organizations && !g.allowOrganizations && !rule.organization {
+		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, and this Guard is for organization tokens; add Organization or OrganizationPath", call, rule))
 	}
 	return func(next http.Handler) http.Handler {
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {
 			panic(fmt.Sprintf("m2mauth: %s: the handler is nil", call))
 		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if rule.optional { // a cache must not serve one caller's answer to another
+				w.Header().Add("Vary", "Authorization")
+			}
 			claims, err := g.Check(r, rule)
 			if err != nil {
 				g.WriteError(w, r, err)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), claims)))
+			if claims != nil {
+				r = r.WithContext(NewContext(r.Context(), claims))
+			}
+			next.ServeHTTP(w, r)
 		})
 	}
 }
@@ -153,7 +173,8 @@ func (g *Guard) Check(r *http.Request, rule Rule) (*Claims, error) {
 	return g.CheckRequest(r.Context(), httpRequest{r}, rule)
 }
 
-// Request is what a [Guard] sees of a request, for what is not net/http.
+// Request is what a [Guard] sees of a request, for what is not net/http. If it has
+// a method Pattern() string too, that names the route in the log.
 type Request interface {
 	// Header returns all values of a header field, whose name may be written
 	// in any letter case.
@@ -169,6 +190,7 @@ type httpRequest struct{ r *http.Request }
 func (h httpRequest) Header(name string) []string  { return h.r.Header.Values(name) }
 func (h httpRequest) PathValue(name string) string { return h.r.PathValue(name) }
 func (h httpRequest) RemoteAddr() string           { return h.r.RemoteAddr }
+func (h httpRequest) Pattern() string              { return h.r.Pattern }
 
 // CheckRequest is [Guard.Check] for requests that are not net/http's. The
 // context's end frees the caller where a fetch of keys is waited for.
@@ -184,21 +206,34 @@ func (g *Guard) Verify(ctx context.Context, token string) (*Claims, error) {
 }
 
 // decide is the one way to claims. They are never returned beside an error.
-func (g *Guard) decide(ctx context.Context, token string, e *Error, r Request, rule Rule) (claims *Claims, err error) {
+func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule Rule) (*Claims, error) {
 	if !g.ready() {
 		return nil, newError(ErrInternal, "this API's guard was not set up")
 	}
-	if e == nil {
-		claims, e = g.verify(ctx, token, r)
+	var begin time.Time
+	if g.onDecision != nil {
+		begin = time.Now()
 	}
+	var claims *Claims
+	remembered := false
 	if e == nil {
-		e = g.authorize(claims, rule)
+		var t *token
+		if t, remembered, e = g.verify(ctx, raw, r); e == nil {
+			claims = t.claims.own()
+			e = t.guard.authorize(ctx, claims, r, rule)
+		}
 	}
-	if e != nil {
+	anonymous := rule.optional && e != nil && e.kind == ErrNoToken
+	if g.onDecision != nil {
+		g.report(ctx, Decision{Rule: rule, Claims: claims, Err: e, Remembered: remembered, Duration: time.Since(begin)}, anonymous)
+	}
+	switch {
+	case anonymous:
+		return nil, nil
+	case e != nil:
 		return nil, g.refuse(ctx, e)
 	}
-	own := *claims // whatever a handler writes there, even *claims = …, no other request sees
-	return &own, nil
+	return claims, nil
 }
 
 // source says whom a request that waits for a signature check counts as. Tokens
@@ -213,20 +248,12 @@ func (g *Guard) source(r Request) string {
 	return g.sourceOf(r)
 }
 
-// authorize checks what a route demands of a verified token.
-func (g *Guard) authorize(c *Claims, rule Rule) *Error {
-	// The scopes of such a token hold within one organization. Taken for more,
-	// a role in one customer's organization would open the API for all.
-	if c.organizationID != "" && !g.allowOrganizations {
-		return newError(ErrForbidden, "the token is limited to an organization, and this route is not: request a token without organization_id",
-			slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
-	}
-	return rule.check(c)
-}
-
 // refuse completes and logs an error on its way out.
 func (g *Guard) refuse(ctx context.Context, e *Error) error {
 	e.realm = g.realm
+	if url := g.metadataURL.Load(); url != nil {
+		e.metadataURL = *url
+	}
 	g.refusals.write(ctx, e)
 	return e
 }
@@ -261,6 +288,9 @@ func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 func (g *Guard) Warm(ctx context.Context) error {
 	if !g.ready() {
 		return newError(ErrInternal, "the guard was not made by New")
+	}
+	if g.joined != nil {
+		return g.warmJoined(ctx)
 	}
 	if _, _, e := g.keys.get(ctx, time.Now()); e != nil {
 		return e

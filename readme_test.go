@@ -85,7 +85,7 @@ func TestReadmeExplainsEveryMessage(t *testing.T) {
 }
 
 // messages finds the texts of errors in the source: the string literals in the
-// second argument of newError and in the functions that choose it.
+// second argument of newError, in the functions that choose it, and in refusals.
 func messages(t *testing.T) (found []string) {
 	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
@@ -96,6 +96,12 @@ func messages(t *testing.T) (found []string) {
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		require.NoError(t, err)
+		ast.Inspect(file, func(node ast.Node) bool { // why a rule is not met
+			if literal, ok := node.(*ast.CompositeLit); ok && isNamed(literal.Type, "refusal") {
+				found = append(found, sentences(t, literal)...)
+			}
+			return true
+		})
 		for _, decl := range file.Decls {
 			if function, ok := decl.(*ast.FuncDecl); ok {
 				functions[function.Name.Name] = function

@@ -1,6 +1,8 @@
 package m2mauth
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,37 +12,66 @@ import (
 	"unicode/utf8"
 )
 
-// Rule is what a route demands of a token that has been verified. Make rules
-// with [AllScopes], [AnyScope] and [AnyToken]. The zero Rule refuses everything.
-// A Rule cannot be changed and may be used by many routes and goroutines.
+// Rule is what a route demands of a token that has been verified. Rules are made
+// by the functions of this package, which panic if what they would make can never
+// hold. The zero Rule refuses everything. A Rule cannot be changed and may be
+// used by many routes and goroutines.
 type Rule struct {
-	demand demand
-	scopes []string
+	demand       demand
+	scopes       []string // of all parts, in order, without repeats
+	organization bool     // a part names an organization
+	custom       bool     // a part is a user's function
+	optional     bool
 }
 
-type demand int
+// demand is a rule or a part of one.
+type demand interface {
+	// check returns nil if the demand is met, and bound if what met it compared
+	// the token's organization. Of a token that is refused already only the
+	// other reasons are asked for, not a user's function.
+	check(ctx context.Context, c *Claims, r Request, refused bool) (bound bool, why *refusal)
+	String() string
+}
 
-const (
-	nothingPasses demand = iota
-	anyToken
-	allScopes
-	anyScope
+// refusal is why a demand is not met. Those without err are shared.
+type refusal struct {
+	scope bool   // a scope is missing
+	text  string // for the caller
+	err   error  // of a user's function, which says nothing about the token
+}
+
+// with joins two reasons: a failure outweighs a scope, and that all others.
+func (a *refusal) with(b *refusal) *refusal {
+	switch {
+	case a == nil:
+		return b
+	case b == nil || a.err != nil:
+		return a
+	case b.err != nil || (b.scope && !a.scope):
+		return b
+	}
+	return a
+}
+
+var (
+	lacksScope        = &refusal{scope: true, text: "the token lacks a scope that this route requires"}
+	otherKind         = &refusal{text: "the token is of the wrong kind for this route: it is for machine-to-machine applications only, or for users only"}
+	otherClient       = &refusal{text: "the token's client is not one that this route is for"}
+	otherClaim        = &refusal{text: "a claim of the token does not have a value that this route requires"}
+	otherOrganization = &refusal{text: "the token is not for the organization that this route belongs to"}
+	alreadyRefused    = &refusal{} // stands for a function that was not asked
 )
 
 // AllScopes demands every one of the scopes. It panics if there is none, or if
 // one is empty, is not UTF-8, or has white space or control characters in it,
 // since no token can hold such a scope (RFC 6749 §3.3).
-func AllScopes(scopes ...string) Rule { return scopeRule("AllScopes", allScopes, scopes) }
+func AllScopes(scopes ...string) Rule { return scopeRule("AllScopes", scopes, true) }
 
 // AnyScope demands at least one of the scopes. It panics as [AllScopes] does.
-func AnyScope(scopes ...string) Rule { return scopeRule("AnyScope", anyScope, scopes) }
-
-// AnyToken demands nothing but a valid token. See the warning at
-// [Guard.Authenticate]: that is identification, not permission.
-func AnyToken() Rule { return Rule{demand: anyToken} }
+func AnyScope(scopes ...string) Rule { return scopeRule("AnyScope", scopes, false) }
 
 // scopeRule panics in the name of the call that a user wrote.
-func scopeRule(call string, d demand, scopes []string) Rule {
+func scopeRule(call string, scopes []string, all bool) Rule {
 	if len(scopes) == 0 {
 		panic(fmt.Sprintf("m2mauth: %s: no scope given; for any valid token use AnyToken", call))
 	}
@@ -53,22 +84,353 @@ func scopeRule(call string, d demand, scopes []string) Rule {
 			names = append(names, s)
 		}
 	}
-	return Rule{demand: d, scopes: names}
+	if all {
+		return Rule{demand: allScopes(names), scopes: names}
+	}
+	return Rule{demand: anyScope(names), scopes: names}
 }
 
 func impossibleInScope(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
+type allScopes []string
+
+func (s allScopes) String() string { return "AllScopes(" + quoteAll(s) + ")" }
+
+func (s allScopes) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
+	if c.scopes.HasAll(s...) {
+		return false, nil
+	}
+	return false, lacksScope
+}
+
+type anyScope []string
+
+func (s anyScope) String() string { return "AnyScope(" + quoteAll(s) + ")" }
+
+func (s anyScope) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
+	if c.scopes.HasAny(s...) {
+		return false, nil
+	}
+	return false, lacksScope
+}
+
+// AnyToken demands nothing but a valid token. See the warning at
+// [Guard.Authenticate]: that is identification, not permission.
+func AnyToken() Rule { return Rule{demand: anyToken{}} }
+
+type anyToken struct{}
+
+func (anyToken) String() string { return "AnyToken()" }
+
+func (anyToken) check(context.Context, *Claims, Request, bool) (bool, *refusal) { return false, nil }
+
+// Machine demands a token of an application itself: [Claims.IsMachine].
+func Machine() Rule { return Rule{demand: machine(true)} }
+
+// User demands a token that an application got for a user of it.
+func User() Rule { return Rule{demand: machine(false)} }
+
+type machine bool
+
+func (m machine) String() string {
+	if m {
+		return "Machine()"
+	}
+	return "User()"
+}
+
+func (m machine) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
+	if c.IsMachine() == bool(m) {
+		return false, nil
+	}
+	return false, otherKind
+}
+
+// Client demands a token that one of these applications asked for, whether for
+// itself or for a user: [Claims.ClientID].
+func Client(ids ...string) Rule {
+	mustHaveValues("Client", 1, ids...)
+	return Rule{demand: client(slices.Clone(ids))}
+}
+
+func mustHaveValues(call string, least int, values ...string) {
+	if len(values) < least || slices.Contains(values, "") {
+		panic(fmt.Sprintf("m2mauth: %s(%s): nothing given, or something empty, which no token can match", call, quoteAll(values)))
+	}
+}
+
+type client []string
+
+func (ids client) String() string { return "Client(" + quoteAll(ids) + ")" }
+
+func (ids client) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
+	if slices.Contains(ids, c.clientID) {
+		return false, nil
+	}
+	return false, otherClient
+}
+
+// Claim demands that a claim is one of the values, or an array of strings that
+// holds one. Values are compared byte by byte; numbers and booleans match
+// nothing. With Logto, remember that a claims script writes such claims.
+func Claim(name string, values ...string) Rule {
+	mustHaveValues("Claim", 2, append([]string{name}, values...)...)
+	return Rule{demand: claim{name, slices.Clone(values)}}
+}
+
+type claim struct {
+	name   string
+	values []string
+}
+
+func (d claim) String() string {
+	return "Claim(" + quoteAll(append([]string{d.name}, d.values...)) + ")"
+}
+
+func (d claim) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
+	for _, value := range c.stringsOf(d.name) {
+		if slices.Contains(d.values, value) {
+			return false, nil
+		}
+	}
+	return false, otherClaim
+}
+
+// Organization demands a token that is limited to the organization which of
+// returns for the request, byte by byte. If of returns "" nothing passes. Only
+// a rule with such a part lets tokens with organization_id through.
+func Organization(of func(Request) string) Rule {
+	if of == nil {
+		panic("m2mauth: Organization: the function is nil")
+	}
+	return Rule{demand: organization{"Organization(func)", of}, organization: true}
+}
+
+// OrganizationPath is [Organization] where a wildcard of the route's path is the
+// organization: OrganizationPath("org") for /orgs/{org}/products.
+func OrganizationPath(wildcard string) Rule {
+	mustHaveValues("OrganizationPath", 1, wildcard)
+	name := "OrganizationPath(" + strconv.Quote(wildcard) + ")"
+	return Rule{demand: organization{name, func(r Request) string { return r.PathValue(wildcard) }}, organization: true}
+}
+
+// OrganizationHeader is [Organization] where a header field names it. A field
+// that comes twice names none.
+func OrganizationHeader(field string) Rule {
+	mustHaveValues("OrganizationHeader", 1, field)
+	return Rule{demand: organization{"OrganizationHeader(" + strconv.Quote(field) + ")", func(r Request) string {
+		if values := r.Header(field); len(values) == 1 {
+			return values[0]
+		}
+		return ""
+	}}, organization: true}
+}
+
+type organization struct {
+	name string
+	of   func(Request) string
+}
+
+func (d organization) String() string { return d.name }
+
+func (d organization) check(_ context.Context, c *Claims, r Request, _ bool) (bool, *refusal) {
+	if r == nil || c.organizationID == "" || d.of(r) != c.organizationID {
+		return false, otherOrganization
+	}
+	return true, nil
+}
+
+// Custom demands what a function of yours says, such as a look-up in a database:
+// nil lets the request through, an error of [Deny] refuses it with 403 and its
+// text, and any other error is logged and answered with 500. The function is not
+// called for a token that another part of the rule refuses. name stands for it
+// in Rule.String.
+func Custom(name string, f func(context.Context, *Claims, Request) error) Rule {
+	if f == nil {
+		panic(fmt.Sprintf("m2mauth: Custom(%q): the function is nil", name))
+	}
+	return Rule{demand: custom{name, f}, custom: true}
+}
+
+type custom struct {
+	name string
+	f    func(context.Context, *Claims, Request) error
+}
+
+func (d custom) String() string { return "Custom(" + strconv.Quote(d.name) + ")" }
+
+func (d custom) check(ctx context.Context, c *Claims, r Request, refused bool) (bool, *refusal) {
+	if refused {
+		return false, alreadyRefused
+	}
+	err := d.f(ctx, c, r)
+	var no *denied
+	switch {
+	case err == nil:
+		return false, nil
+	case errors.As(err, &no):
+		return false, &refusal{text: no.text}
+	}
+	return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
+}
+
+// Deny is the error by which a function given to [Custom] refuses a request. The
+// text is shown to the caller.
+func Deny(text string) error { return &denied{text} }
+
+type denied struct{ text string }
+
+func (d *denied) Error() string { return "m2mauth: denied: " + d.text }
+
+// AllOf demands that all of the rules are met. Functions given to [Custom] are
+// asked last. It panics if no token can meet them all.
+func AllOf(rules ...Rule) Rule {
+	d := allOf{written: demandsOf("AllOf", rules)}
+	for _, last := range []bool{false, true} {
+		for i, r := range rules {
+			if r.custom == last {
+				d.checked = append(d.checked, d.written[i])
+			}
+		}
+	}
+	var kinds []machine
+	var clients []client
+	d.collect(&kinds, &clients)
+	if slices.Contains(kinds, machine(true)) && slices.Contains(kinds, machine(false)) {
+		panic(fmt.Sprintf("m2mauth: %s: no token is a machine's and a user's", d))
+	}
+	if len(clients) > 0 && !slices.ContainsFunc(clients[0], func(id string) bool { return inAll(clients, id) }) {
+		panic(fmt.Sprintf("m2mauth: %s: no token has two clients", d))
+	}
+	all := Rule{demand: d}
+	all.gather(rules)
+	return all
+}
+
+func inAll(clients []client, id string) bool {
+	return !slices.ContainsFunc(clients, func(ids client) bool { return !slices.Contains(ids, id) })
+}
+
+// AnyOf demands that at least one of the rules is met.
+func AnyOf(rules ...Rule) Rule {
+	some := Rule{demand: anyOf(demandsOf("AnyOf", rules))}
+	some.gather(rules)
+	return some
+}
+
+func demandsOf(call string, rules []Rule) []demand {
+	if len(rules) == 0 {
+		panic(fmt.Sprintf("m2mauth: %s: no rule given", call))
+	}
+	demands := make([]demand, len(rules))
+	for i, r := range rules {
+		if r.demand == nil || r.optional {
+			panic(fmt.Sprintf("m2mauth: %s: %s cannot be part of another rule", call, r))
+		}
+		demands[i] = r.demand
+	}
+	return demands
+}
+
+// gather takes over from the parts what the whole rule says.
+func (r *Rule) gather(parts []Rule) {
+	for _, part := range parts {
+		r.organization = r.organization || part.organization
+		r.custom = r.custom || part.custom
+		for _, s := range part.scopes {
+			if !slices.Contains(r.scopes, s) {
+				r.scopes = append(r.scopes, s)
+			}
+		}
+	}
+}
+
+type allOf struct {
+	written []demand
+	checked []demand // the same in the order of checking
+}
+
+func (d allOf) String() string { return "AllOf(" + join(d.written) + ")" }
+
+func (d allOf) check(ctx context.Context, c *Claims, r Request, refused bool) (bound bool, why *refusal) {
+	for _, part := range d.checked {
+		partBound, no := part.check(ctx, c, r, refused || why != nil)
+		bound, why = bound || partBound, why.with(no)
+	}
+	return bound, why
+}
+
+// collect gathers those parts, at any depth, that may exclude each other.
+func (d allOf) collect(kinds *[]machine, clients *[]client) {
+	for _, part := range d.written {
+		switch part := part.(type) {
+		case machine:
+			*kinds = append(*kinds, part)
+		case client:
+			*clients = append(*clients, part)
+		case allOf:
+			part.collect(kinds, clients)
+		}
+	}
+}
+
+type anyOf []demand
+
+func (d anyOf) String() string { return "AnyOf(" + join(d) + ")" }
+
+// check goes on after a part that is met but not bound if the token is limited
+// to an organization, which only a bound part may let through.
+func (d anyOf) check(ctx context.Context, c *Claims, r Request, refused bool) (bound bool, why *refusal) {
+	met := false
+	for _, part := range d {
+		partBound, no := part.check(ctx, c, r, refused)
+		why = why.with(no)
+		if no == nil {
+			met = true
+			if partBound || c.organizationID == "" {
+				return partBound, nil
+			}
+		}
+	}
+	if met {
+		return false, nil
+	}
+	return false, why
+}
+
+// Optional lets a request without credentials through as one without a caller:
+// [FromContext] finds no claims, and [Guard.Check] returns none and no error. A
+// request with a token must meet the rule, and a bad token is refused. Answers
+// carry Vary: Authorization. Optional cannot be part of another rule.
+func Optional(rule Rule) Rule {
+	if rule.demand == nil || rule.optional {
+		panic(fmt.Sprintf("m2mauth: Optional: %s cannot be optional", rule))
+	}
+	rule.optional = true
+	return rule
+}
+
+// IsOptional reports whether the rule was made by [Optional]: an adapter then
+// adds Vary: Authorization to every answer of the route.
+func (r Rule) IsOptional() bool { return r.optional }
+
 // String returns the rule as it is written in Go.
 func (r Rule) String() string {
-	switch r.demand {
-	case anyToken:
-		return "AnyToken()"
-	case allScopes:
-		return "AllScopes(" + quoteAll(r.scopes) + ")"
-	case anyScope:
-		return "AnyScope(" + quoteAll(r.scopes) + ")"
+	switch {
+	case r.demand == nil:
+		return "Rule{}"
+	case r.optional:
+		return "Optional(" + r.demand.String() + ")"
 	}
-	return "Rule{}"
+	return r.demand.String()
+}
+
+func join(demands []demand) string {
+	texts := make([]string, len(demands))
+	for i, d := range demands {
+		texts[i] = d.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 func quoteAll(names []string) string {
@@ -79,27 +441,50 @@ func quoteAll(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// check returns nil if the claims meet the rule.
-func (r Rule) check(c *Claims) *Error {
-	switch r.demand {
-	case anyToken:
-		return nil
-	case allScopes:
-		if c.scopes.HasAll(r.scopes...) {
-			return nil
-		}
-	case anyScope:
-		if c.scopes.HasAny(r.scopes...) {
-			return nil
-		}
-	default:
+// authorize checks what a route demands of a verified token.
+func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) *Error {
+	if rule.demand == nil {
 		return newError(ErrForbidden, "this route lets nobody through")
 	}
-	text := "the token lacks a scope that this route requires"
+	// The scopes of a token limited to an organization hold within that alone.
+	// Taken for more, a role in one customer's organization would open the API
+	// for all.
+	limited := c.organizationID != "" && !g.allowOrganizations
+	if limited && !rule.organization {
+		return g.limited(c, rule)
+	}
+	bound, why := rule.demand.check(ctx, c, r, false)
+	switch {
+	case why == nil && limited && !bound:
+		return g.limited(c, rule)
+	case why == nil:
+		return nil
+	case why.err != nil:
+		e := newError(ErrInternal, "the request could not be authorized because of an internal error", slog.String("rule", rule.String()))
+		e.cause = why.err
+		return e
+	case !why.scope:
+		return newError(ErrForbidden, why.text, slog.String("rule", rule.String()), slog.String("organization_id", loggable(c.organizationID)),
+			slog.String("client_id", loggable(c.clientID)), slog.String("pattern", patternOf(r)))
+	}
+	text := why.text
 	if c.scopes.Len() == 0 {
 		text = "the token has no scopes: ask for them in the token request, and give the application a role that has them"
 	}
-	e := newError(ErrScope, text, slog.String("required", r.String()), slog.String("scopes", loggable(c.scopes.String())))
-	e.Scopes = slices.Clone(r.scopes) // an ErrorHandler may do with it what it likes
+	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())))
+	e.Scopes = slices.Clone(rule.scopes) // an ErrorHandler may do with it what it likes
 	return e
+}
+
+func (g *Guard) limited(c *Claims, rule Rule) *Error {
+	return newError(ErrForbidden, "the token is limited to an organization, and this route is not: request a token without organization_id",
+		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
+}
+
+// patternOf returns the route's pattern, where the request knows it.
+func patternOf(r Request) string {
+	if p, ok := r.(interface{ Pattern() string }); ok {
+		return p.Pattern()
+	}
+	return ""
 }

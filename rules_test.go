@@ -8,7 +8,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func claimsWith(scope string) *Claims { return &Claims{scopes: Scopes{names: splitScopes(scope)}} }
+func claimsWith(scope string) *Claims {
+	return &Claims{&claimSet{scopes: Scopes{names: splitScopes(scope)}}}
+}
+
+// refusalOf says why a rule refuses a token that has passed every other check.
+func refusalOf(t *testing.T, rule Rule, c *Claims) *Error {
+	t.Helper()
+	guard, err := New(goodConfig())
+	require.NoError(t, err)
+	return guard.authorize(t.Context(), c, nil, rule)
+}
 
 func TestRuleCheck(t *testing.T) {
 	t.Parallel()
@@ -30,7 +40,7 @@ func TestRuleCheck(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			e := test.rule.check(claimsWith(test.scope))
+			e := refusalOf(t, test.rule, claimsWith(test.scope))
 			if test.want == nil {
 				assert.Nil(t, e)
 				return
@@ -48,8 +58,8 @@ func TestRuleCheck(t *testing.T) {
 
 func TestRefusalSaysThatTheTokenHasNoScopes(t *testing.T) {
 	t.Parallel()
-	assert.Contains(t, AllScopes("a").check(claimsWith("")).Text, "the token has no scopes")
-	assert.Contains(t, AllScopes("a").check(claimsWith("b")).Text, "lacks a scope")
+	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("")).Text, "the token has no scopes")
+	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("b")).Text, "lacks a scope")
 }
 
 func TestRuleIsNotChangedThroughARefusal(t *testing.T) {
@@ -57,10 +67,10 @@ func TestRuleIsNotChangedThroughARefusal(t *testing.T) {
 	scopes := []string{"a", "b"}
 	rule := AllScopes(scopes...)
 	scopes[0] = "changed by the caller"
-	e := rule.check(claimsWith(""))
+	e := refusalOf(t, rule, claimsWith(""))
 	require.Equal(t, []string{"a", "b"}, e.Scopes)
 	e.Scopes[0] = "changed by an ErrorHandler"
-	assert.Equal(t, []string{"a", "b"}, rule.check(claimsWith("")).Scopes)
+	assert.Equal(t, []string{"a", "b"}, refusalOf(t, rule, claimsWith("")).Scopes)
 }
 
 func TestRuleString(t *testing.T) {
@@ -76,7 +86,7 @@ func TestRuleString(t *testing.T) {
 	} {
 		assert.Equal(t, want, rule.String())
 	}
-	assert.Len(t, AllScopes("a", "b", "a").check(claimsWith("")).Scopes, 2, "a scope named twice is told once")
+	assert.Len(t, refusalOf(t, AllScopes("a", "b", "a"), claimsWith("")).Scopes, 2, "a scope named twice is told once")
 }
 
 func TestWrongScopesPanicInTheNameOfTheCall(t *testing.T) {

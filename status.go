@@ -1,6 +1,10 @@
 package m2mauth
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // KeyState says how old the issuer's keys are.
 type KeyState string
@@ -14,8 +18,11 @@ const (
 )
 
 // Status is a report on the issuer's keys at one moment, for dashboards and
-// alarms. For a readiness probe use [Guard.Warm], which also fetches.
+// alarms. For a readiness probe use [Guard.Warm], which also fetches. That of a
+// guard made by [Join] is the status of the issuer whose keys are worst off, so
+// that an alarm sees it, and Others are those of the other issuers, worst first.
 type Status struct {
+	Issuer      string
 	State       KeyState
 	CoolingDown bool          // unknown key IDs cause no fetch at the moment
 	LastSuccess time.Time     // zero if there was none, or the keys are static
@@ -25,6 +32,7 @@ type Status struct {
 	LastError   string // of the last fetch; "" if it succeeded
 	Fetches     int    // attempts, that under way included
 	Failures    int
+	Others      []Status // nil unless the guard was made by Join
 }
 
 // PublishedKey is a key of the issuer's set. Algorithm is "" if it cannot be used.
@@ -65,8 +73,31 @@ func (g *Guard) Status() Status {
 	if !g.ready() {
 		return Status{State: KeysNone}
 	}
-	return g.keys.status()
+	if g.joined != nil {
+		return g.statusJoined()
+	}
+	s := g.keys.status()
+	s.Issuer = g.claims.issuer
+	return s
 }
+
+func (g *Guard) statusJoined() Status {
+	var all []Status
+	for _, issuer := range g.issuers() {
+		all = append(all, g.joined[issuer].Status())
+	}
+	slices.SortStableFunc(all, func(a, b Status) int {
+		return cmp.Or(
+			cmp.Compare(badness[b.State], badness[a.State]),
+			cmp.Compare(min(1, len(b.LastError)), min(1, len(a.LastError))), // one that fails now
+		)
+	})
+	s := all[0]
+	s.Others = all[1:]
+	return s
+}
+
+var badness = map[KeyState]int{KeysFresh: 0, KeysStale: 1, KeysExpired: 2, KeysNone: 3}
 
 func (k *keySource) status() Status {
 	k.mu.Lock()

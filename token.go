@@ -28,6 +28,7 @@ type joseHeader struct {
 // token is a token that has been read. Once its key is set and its signature
 // checked, it may be remembered; what was only needed for that is let go.
 type token struct {
+	guard         *Guard // of the token's issuer
 	claims        *Claims
 	header        joseHeader
 	key           *jose.Key // that verified the signature
@@ -38,21 +39,34 @@ type token struct {
 // verify checks everything of a token but what a route demands. A token that
 // passed lately is recalled; of any other, what is cheap is checked first and
 // the key last, so that rubbish causes no fetch and no signature check.
-func (g *Guard) verify(ctx context.Context, raw string, r Request) (*Claims, *Error) {
+func (g *Guard) verify(ctx context.Context, raw string, r Request) (t *token, remembered bool, e *Error) {
 	if len(raw) > maxTokenBytes {
-		return nil, newError(ErrRequest, "the access token is longer than 8 KiB", slog.Int("bytes", len(raw)))
+		return nil, false, newError(ErrRequest, "the access token is longer than 8 KiB", slog.Int("bytes", len(raw)))
 	}
 	now := time.Now()
-	if t := g.tokens.get(raw); t != nil {
-		if claims, e := g.recall(ctx, t, now); claims != nil || e != nil {
-			return claims, e
+	if t = g.tokens.get(raw); t != nil {
+		switch good, e := t.recall(ctx, now); {
+		case e != nil:
+			return nil, true, e
+		case good:
+			return t, true, nil
 		}
 	}
+	if t, e = g.verifyNew(ctx, raw, r, now); e != nil {
+		return nil, false, e
+	}
+	return t, false, nil
+}
+
+// verifyNew verifies a token that is not remembered, and remembers it.
+func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.Time) (t *token, e *Error) {
 	if r != nil && !isToken68(raw) {
 		return nil, notOneToken()
 	}
-	t, e := g.read(raw, now)
-	if e != nil {
+	if g, e = g.ofIssuer(raw); e != nil {
+		return nil, e
+	}
+	if t, e = g.read(raw, now); e != nil {
 		return nil, e
 	}
 	if t.key, e = g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg); e != nil {
@@ -80,23 +94,18 @@ func (g *Guard) verify(ctx context.Context, raw string, r Request) (*Claims, *Er
 		return nil, newError(ErrSignature, "the token's signature is wrong",
 			slog.String("alg", t.header.alg), slog.String("kid", loggable(t.header.kid)))
 	}
-	return t.claims, nil
+	return t, nil
 }
 
 // recall makes those checks of a remembered token again that depend on the clock
-// and on the keys. Without claims and error the token is as one never seen.
-func (g *Guard) recall(ctx context.Context, t *token, now time.Time) (*Claims, *Error) {
-	if e := g.claims.checkTimes(t.claims, now); e != nil {
-		return nil, e
+// and on the keys. If it is neither good nor an error, the token is as one never
+// seen: its key has been replaced under its key ID.
+func (t *token) recall(ctx context.Context, now time.Time) (good bool, e *Error) {
+	if e := t.guard.claims.checkTimes(t.claims, now); e != nil {
+		return false, e
 	}
-	key, e := g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg)
-	if e != nil {
-		return nil, e
-	}
-	if key != t.key {
-		return nil, nil // replaced under its key ID: the signature counts anew
-	}
-	return t.claims, nil
+	key, e := t.guard.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg)
+	return e == nil && key == t.key, e
 }
 
 // read reads a token and checks what needs no key.
@@ -120,6 +129,7 @@ func (g *Guard) read(raw string, now time.Time) (t *token, e *Error) {
 		return nil, e
 	}
 	t.claims.signed = strings.Clone(signed) // the request's memory, signature and all, is let go
+	t.guard = g
 	return t, nil
 }
 

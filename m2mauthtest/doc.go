@@ -17,6 +17,8 @@
 //   - [Issuer.Config] and [Issuer.Token] test handlers behind a guard.
 //   - [Issuer.AddResource], [Issuer.AddRole] and [Issuer.AddApp] set up what an
 //     administrator would, and apps fetch their tokens at [Issuer.TokenURL].
+//     [Issuer.AddOrganization], [Issuer.AddOrganizationRole] and
+//     [Issuer.AddToOrganization] do so for tokens of organizations.
 //
 // [Issuer.Intercept] makes the issuer fail in any way, and [Issuer.Fetches]
 // tells how often it was asked. All of it works inside a bubble of
@@ -24,5 +26,5 @@
 //
 // The package signs with the standard library alone, so it shares no code with
 // what it tests. What it answers is modelled on recordings of a Logto 1.42
-// server. It knows neither users nor organizations.
+// server. It knows no users.
 package m2mauthtest

@@ -23,6 +23,8 @@ import (
 const (
 	recordings     = "../testdata/logto"
 	recordedOrigin = "http://localhost:3001"
+
+	recordedOrganization = "vsxya5my4bm6"
 )
 
 // exchange is a request and the answer of the recorded server.
@@ -196,23 +198,24 @@ func TestTokenRequestsAreAnsweredAsRecorded(t *testing.T) {
 	issuer.AddRole("editor", "https://shopping.api", "read:products", "write:products")
 	issuer.AddRole("management", "https://default.logto.app/api", "all")
 
+	issuer.AddOrganization(recordedOrganization)
+	issuer.AddOrganizationRole("accountant", "", "read:invoices", "manage:members")
+	issuer.AddOrganizationRole("accountant", "https://shopping.api", "read:products", "write:products")
+
 	apps := map[string]m2mauthtest.App{ // by the recorded ID
 		"n3yy35gu6stj54elg5a66": issuer.AddApp("reads", "reader"),
 		"yff3m04i9womqi9t1lwr5": issuer.AddApp("writes", "writer"),
 		"gpw3s14tu6d1hr5oqf6ii": issuer.AddApp("edits", "editor"),
 		"7dcgcy07ukch3ug8bxpjm": issuer.AddApp("no role"),
 		"f5l9o797p9lgos6o9fome": issuer.AddApp("manages", "management"),
-		"jr8bqla2lc2yyc6a8jfle": issuer.AddApp("in an organization there"),
+		"jr8bqla2lc2yyc6a8jfle": issuer.AddApp("in an organization"),
 		"dgsif0qc8vvctnnr9ldu0": issuer.AddApp("deleted"),
 		"nosuchclient":          {ID: "nosuchclient", Secret: "any"},
 	}
 	issuer.RemoveApp(apps["dgsif0qc8vvctnnr9ldu0"].ID)
+	issuer.AddToOrganization(recordedOrganization, apps["jr8bqla2lc2yyc6a8jfle"].ID, "accountant")
 
 	notModelled := map[string]string{
-		"organization":                           "organizations",
-		"organization-no-scope-param":            "organizations",
-		"organization-resource":                  "organizations",
-		"organization-resource-no-scope-param":   "organizations",
 		"user":                                   "users",
 		"user-no-role":                           "users",
 		"user-opaque-no-resource":                "users",
@@ -275,7 +278,7 @@ func TestTokenRequestsAreAnsweredAsRecorded(t *testing.T) {
 			}
 		})
 	}
-	assert.Equal(t, 31, replayed)
+	assert.Equal(t, 35, replayed)
 }
 
 // sameForm compares the members of a token with those of a recorded one: names
@@ -292,7 +295,7 @@ func sameForm(t *testing.T, file, token string) {
 		wantNames, wantValues := members(t, want[n])
 		gotNames, gotValues := members(t, got[n])
 		assert.Equal(t, wantNames, gotNames)
-		for _, name := range []string{"alg", "typ", "scope", "aud"} {
+		for _, name := range []string{"alg", "typ", "scope", "aud", "organization_id"} {
 			assert.Equal(t, wantValues[name], gotValues[name], name)
 		}
 		assert.Equal(t, len(str(wantValues["jti"])), len(str(gotValues["jti"])), "length of jti")

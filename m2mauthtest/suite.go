@@ -2,6 +2,7 @@ package m2mauthtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -92,6 +93,8 @@ const (
 	rowUnknownInner = "an unknown path in a guarded group is not found"
 	rowNilGuard     = "a nil guard in Authenticate"
 	rowEmptyGuard   = "a guard that New did not make in Authenticate"
+	rowNoOrg        = "no organization for a guard of organization tokens in Authenticate"
+	rowPathValue    = "the organization in the path"
 )
 
 // differences are those of frameworks that the suite knows, by Adapter.Framework.
@@ -108,14 +111,14 @@ var differences = map[string][]Difference{
 		{rowUnknownInner, http.StatusUnauthorized, "as echo"},
 		{rowNilGuard, http.StatusInternalServerError, "echo.WrapMiddleware calls the middleware, here the method Authenticate, for each request and not at set-up"},
 		{rowEmptyGuard, http.StatusInternalServerError, "as a nil guard"},
+		{rowNoOrg, http.StatusInternalServerError, "as a nil guard"},
+		{rowPathValue, http.StatusForbidden, "echo v4 does not tell net/http the values of its path parameters"},
 	},
 }
 
 // TestAdapter runs the suite that judges every way to mount a guard: the same
 // requests have the same answers whatever the framework, and what must not reach
 // a handler does not. Only what the framework forces to differ may do so.
-//
-// Path values reach no row yet: no rule of the core looks at them so far.
 func TestAdapter[M any](t *testing.T, adapter Adapter[M]) {
 	if adapter.Framework == "" {
 		adapter.Framework = adapter.Package
@@ -230,6 +233,11 @@ func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M
 			guarded("GET", "/unwritable", adapter.Require(guard, `read:"products"`)),
 			guarded("GET", "/whoami", authenticate),
 			guarded("GET", "/items/{id}", reader),
+			guarded("GET", "/orgs/{org}/products", adapter.RequireRule(guard,
+				m2mauth.AllOf(m2mauth.OrganizationPath("org"), m2mauth.AllScopes("read:products")))),
+			guarded("GET", "/ask", adapter.RequireRule(guard, m2mauth.AnyOf(
+				m2mauth.AllOf(m2mauth.Machine(), m2mauth.Custom("ask", ask)), m2mauth.Claim("tier", "gold")))),
+			guarded("GET", "/optional", adapter.RequireRule(guard, m2mauth.Optional(m2mauth.AllScopes("read:products")))),
 			guarded("GET", "/twice", reader, adapter.Require(guard, "write:products")),
 			{"GET", "/meeting", []M{reader}, a.handleMeeting},
 			{"GET", "/panic", []M{reader}, handlePanic},
@@ -239,6 +247,17 @@ func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M
 			guarded("GET", "/read", reader),
 		}},
 	}
+}
+
+// ask is what a user's function may do, as the token's scopes have it.
+func ask(_ context.Context, claims *m2mauth.Claims, _ m2mauth.Request) error {
+	switch {
+	case claims.Scopes().Has("fail"):
+		return errors.New("the database is down")
+	case claims.Scopes().Has("deny"):
+		return m2mauth.Deny("not today")
+	}
+	return nil
 }
 
 // seen is what a handler answers: the claims that it found.
@@ -376,6 +395,15 @@ func badCallsOf[M any](t *testing.T, adapter Adapter[M]) (calls []badCall[M]) {
 		add(bad.name, "Require", func() M { return adapter.Require(guard, bad.scopes...) })
 		add(bad.name, "RequireAny", func() M { return adapter.RequireAny(guard, bad.scopes...) })
 	}
+	organizations, err := m2mauth.New(NewIssuer().Config("urn:logto:organization:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const noOrganization = "no organization for a guard of organization tokens"
+	add(noOrganization, "Require", func() M { return adapter.Require(organizations, "read:invoices") })
+	add(noOrganization, "RequireAny", func() M { return adapter.RequireAny(organizations, "read:invoices") })
+	add(noOrganization, "RequireRule", func() M { return adapter.RequireRule(organizations, m2mauth.Machine()) })
+	add(noOrganization, "Authenticate", func() M { return adapter.Authenticate(organizations) })
 	add("the zero Rule", "RequireRule", func() M { return adapter.RequireRule(guard, m2mauth.Rule{}) })
 	return calls
 }

@@ -104,6 +104,58 @@ func (i *Issuer) RemoveApp(id string) {
 	delete(i.tenant.apps, id)
 }
 
+// AddOrganization creates an organization. Its ID is the organization_id
+// parameter of token requests: together with resource for a token of the
+// organization's role in an API resource, alone for an organization token, whose
+// aud is urn:logto:organization:ID.
+//
+// It panics if the ID is empty or exists.
+func (i *Issuer) AddOrganization(id string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if id == "" || i.tenant.organizations[id] != nil {
+		mistake("AddOrganization", "the organization %q is empty or exists already", id)
+	}
+	i.tenant.organizations[id] = map[string][]string{}
+}
+
+// AddOrganizationRole defines a machine-to-machine role that apps can have within
+// an organization, and that grants scopes of a resource there. With resource ""
+// the scopes are permissions of organizations themselves, for organization tokens;
+// they stand in tokens in the order in which they were first given here. Called
+// again with the same name it adds to what the role grants.
+//
+// It panics if the resource or a scope of it is unknown, or a permission is empty
+// or has white space.
+func (i *Issuer) AddOrganizationRole(name, resource string, scopes ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.tenant.addOrganizationRole("AddOrganizationRole", name, resource, scopes)
+}
+
+// AddToOrganization makes an app a member of an organization, with roles of
+// [Issuer.AddOrganizationRole]; called again it adds roles. A member without roles
+// gets tokens too, with no scope.
+//
+// It panics if the organization, the app or a role is unknown.
+func (i *Issuer) AddToOrganization(organization, appID string, roles ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	members := i.tenant.organizations[organization]
+	switch {
+	case members == nil:
+		mistake("AddToOrganization", "the organization %q is unknown", organization)
+	case i.tenant.apps[appID] == nil:
+		mistake("AddToOrganization", "there is no app with the ID %q", appID)
+	}
+	for _, role := range roles {
+		if i.tenant.organizationRoles[role] == nil {
+			mistake("AddToOrganization", "the organization role %q is unknown", role)
+		}
+	}
+	members[appID] = append(members[appID], roles...)
+}
+
 // SetTokenLifetime sets how long tokens from the token endpoint for a resource
 // are valid, in whole seconds; an hour by default. It panics if the resource is
 // unknown or d is shorter than a second.
@@ -134,6 +186,10 @@ type tenant struct {
 	roles           map[string]*role     // by name
 	apps            map[string]*app      // by ID
 	defaultResource string
+
+	organizations     map[string]map[string][]string // by ID, the roles of members by their app ID
+	organizationRoles map[string]grants              // by name
+	permissions       []string                       // of organizations, in order
 }
 
 type resource struct {
@@ -143,8 +199,11 @@ type resource struct {
 
 type role struct {
 	kind   roleKind
-	grants map[string][]string // indicator to scopes
+	grants grants
 }
+
+// grants are scopes by indicator; organizations' own permissions are under "".
+type grants map[string][]string
 
 type roleKind string
 
@@ -163,6 +222,9 @@ func newTenant() tenant {
 		resources: map[string]*resource{},
 		roles:     map[string]*role{},
 		apps:      map[string]*app{},
+
+		organizations:     map[string]map[string][]string{},
+		organizationRoles: map[string]grants{},
 	}
 }
 
@@ -175,15 +237,10 @@ func (t *tenant) resource(method, indicator string) *resource {
 }
 
 func (t *tenant) addRole(method, name string, kind roleKind, indicator string, scopes []string) {
-	known := t.resource(method, indicator).scopes
-	for _, scope := range scopes {
-		if !slices.Contains(known, scope) {
-			mistake(method, "the resource %q has no scope %q", indicator, scope)
-		}
-	}
+	t.knowScopes(method, indicator, scopes)
 	r := t.roles[name]
 	if r == nil {
-		r = &role{kind: kind, grants: map[string][]string{}}
+		r = &role{kind: kind, grants: grants{}}
 		t.roles[name] = r
 	}
 	if r.kind != kind {
@@ -192,13 +249,55 @@ func (t *tenant) addRole(method, name string, kind roleKind, indicator string, s
 	r.grants[indicator] = append(r.grants[indicator], scopes...)
 }
 
-// granted returns those of the scopes that were asked for that the app's roles
-// grant, each once, in the order of asking.
-func (t *tenant) granted(a *app, indicator string, asked []string) []string {
+func (t *tenant) knowScopes(method, indicator string, scopes []string) {
+	known := t.resource(method, indicator).scopes
+	for _, scope := range scopes {
+		if !slices.Contains(known, scope) {
+			mistake(method, "the resource %q has no scope %q", indicator, scope)
+		}
+	}
+}
+
+func (t *tenant) addOrganizationRole(method, name, indicator string, scopes []string) {
+	if indicator != "" {
+		t.knowScopes(method, indicator, scopes)
+	}
+	for _, permission := range scopes {
+		switch {
+		case permission == "" || strings.ContainsFunc(permission, unicode.IsSpace):
+			mistake(method, "the permission %q is empty or has white space", permission)
+		case indicator == "" && !slices.Contains(t.permissions, permission):
+			t.permissions = append(t.permissions, permission)
+		}
+	}
+	if t.organizationRoles[name] == nil {
+		t.organizationRoles[name] = grants{}
+	}
+	t.organizationRoles[name][indicator] = append(t.organizationRoles[name][indicator], scopes...)
+}
+
+// rolesOf returns what an app is granted by its roles: those of the tenant, or
+// where the request names an organization only those that it has there.
+func (t *tenant) rolesOf(a *app, organization string) (all []grants) {
+	if organization != "" {
+		for _, name := range t.organizations[organization][a.ID] {
+			all = append(all, t.organizationRoles[name])
+		}
+		return all
+	}
+	for _, name := range a.roles {
+		all = append(all, t.roles[name].grants)
+	}
+	return all
+}
+
+// granted returns those of the scopes that were asked for that the roles grant,
+// each once, in the order of asking.
+func granted(roles []grants, indicator string, asked []string) []string {
 	var scopes []string
 	for _, scope := range asked {
-		grants := func(name string) bool { return slices.Contains(t.roles[name].grants[indicator], scope) }
-		if !slices.Contains(scopes, scope) && slices.ContainsFunc(a.roles, grants) {
+		grants := func(role grants) bool { return slices.Contains(role[indicator], scope) }
+		if !slices.Contains(scopes, scope) && slices.ContainsFunc(roles, grants) {
 			scopes = append(scopes, scope)
 		}
 	}

@@ -49,6 +49,23 @@ func TestMistakesInTheSetUpPanicWithASentence(t *testing.T) {
 			`SetTokenLifetime: 1ms is shorter than a second`},
 		{"an unknown default resource", func(i *m2mauthtest.Issuer) { i.SetDefaultResource("urn:x") },
 			`SetDefaultResource: the resource "urn:x" is unknown`},
+		{"an organization without ID", func(i *m2mauthtest.Issuer) { i.AddOrganization("") },
+			`AddOrganization: the organization "" is empty or exists already`},
+		{"an organization twice", func(i *m2mauthtest.Issuer) { i.AddOrganization("acme") },
+			`AddOrganization: the organization "acme" is empty or exists already`},
+		{"an organization role for an unknown resource", func(i *m2mauthtest.Issuer) { i.AddOrganizationRole("r", "urn:x", "a") },
+			`AddOrganizationRole: the resource "urn:x" is unknown`},
+		{"an organization role with an unknown scope", func(i *m2mauthtest.Issuer) { i.AddOrganizationRole("r", api, "READ:products") },
+			`AddOrganizationRole: the resource "https://shopping.api" has no scope "READ:products"`},
+		{"an organization permission with a space", func(i *m2mauthtest.Issuer) { i.AddOrganizationRole("r", "", "read invoices") },
+			`AddOrganizationRole: the permission "read invoices" is empty or has white space`},
+		{"a member of an unknown organization", func(i *m2mauthtest.Issuer) { i.AddToOrganization("globex", "app") },
+			`AddToOrganization: the organization "globex" is unknown`},
+		{"an unknown app as a member", func(i *m2mauthtest.Issuer) { i.AddToOrganization("acme", "app") },
+			`AddToOrganization: there is no app with the ID "app"`},
+		{"a member with a role that is none of organizations", func(i *m2mauthtest.Issuer) {
+			i.AddToOrganization("acme", i.AddApp("member").ID, "reader")
+		}, `AddToOrganization: the organization role "reader" is unknown`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -58,6 +75,7 @@ func TestMistakesInTheSetUpPanicWithASentence(t *testing.T) {
 			issuer.AddRole("reader", api, "read:products")
 			issuer.AddUserRole("customer", api, "read:products")
 			issuer.AddApp("app", "reader")
+			issuer.AddOrganization("acme")
 			assert.PanicsWithValue(t, "m2mauthtest: "+tt.want, func() { tt.mistake(issuer) })
 			issuer.AddApp("another", "reader") // the issuer still works
 		})

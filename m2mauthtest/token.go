@@ -36,6 +36,11 @@ type Token struct {
 	// claim, as in Logto's tokens; one empty scope gives an empty claim.
 	Scopes []string
 
+	// OrganizationID is the organization_id, the first of the claims, of a token
+	// that is limited to an organization. "" means that there is no such claim. An
+	// organization token has none: its Audience is urn:logto:organization:ID.
+	OrganizationID string
+
 	// Lifetime is the time from iat, which is now, to exp, in whole seconds.
 	// 0 means an hour. With a negative one the token has expired.
 	Lifetime time.Duration
@@ -119,12 +124,16 @@ func (t Token) claims(issuer string) []member {
 	jti := make([]byte, 32)
 	_, _ = rand.Read(jti) // never fails
 	iat := time.Now().Unix()
-	claims := []member{
-		{"jti", base64url(jti)},
-		{"sub", app},
-		{"iat", iat},
-		{"exp", iat + int64(lifetime/time.Second)},
+	var claims []member
+	if t.OrganizationID != "" {
+		claims = append(claims, member{"organization_id", t.OrganizationID})
 	}
+	claims = append(claims,
+		member{"jti", base64url(jti)},
+		member{"sub", app},
+		member{"iat", iat},
+		member{"exp", iat + int64(lifetime/time.Second)},
+	)
 	if len(t.Scopes) > 0 {
 		claims = append(claims, member{"scope", strings.Join(t.Scopes, " ")})
 	}

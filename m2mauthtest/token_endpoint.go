@@ -30,16 +30,21 @@ func (i *Issuer) serveToken(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, refusal.status, refusal)
 		return
 	}
+	var scope *string
+	if len(grant.Scopes) > 0 {
+		joined := strings.Join(grant.Scopes, " ")
+		scope = &joined
+	}
 	writeJSON(w, http.StatusOK, struct {
-		AccessToken string `json:"access_token"`
-		ExpiresIn   int64  `json:"expires_in"`
-		TokenType   string `json:"token_type"`
-		Scope       string `json:"scope,omitempty"`
+		AccessToken string  `json:"access_token"`
+		ExpiresIn   int64   `json:"expires_in"`
+		TokenType   string  `json:"token_type"`
+		Scope       *string `json:"scope,omitempty"`
 	}{
 		AccessToken: i.Sign(grant),
 		ExpiresIn:   int64(grant.Lifetime / time.Second),
 		TokenType:   "Bearer",
-		Scope:       strings.Join(grant.Scopes, " "),
+		Scope:       scope,
 	})
 }
 
@@ -70,22 +75,56 @@ func (i *Issuer) grant(r *http.Request) (Token, *oidcError) {
 	if refusal := checkGrantType(params.Get("grant_type")); refusal != nil {
 		return Token{}, refusal
 	}
-	if params.Get("organization_id") != "" {
-		// No app is in any organization.
+	organization := params.Get("organization_id")
+	if _, member := i.tenant.organizations[organization][app.ID]; organization != "" && !member {
 		refusal := newOIDCError("access_denied", "app has not associated with the organization")
 		refusal.status = http.StatusForbidden
 		return Token{}, refusal
+	}
+	roles := i.tenant.rolesOf(app, organization)
+	asked := strings.Split(params.Get("scope"), " ")
+	if organization != "" && len(params["resource"]) == 0 {
+		return i.tenant.organizationToken(app, organization, roles, asked), nil
+	}
+	if slices.Equal(params["resource"], []string{organizationsResource}) {
+		return i.tenant.reservedToken(app, asked), nil
 	}
 	indicator, refusal := i.tenant.target(params["resource"])
 	if refusal != nil {
 		return Token{}, refusal
 	}
 	return Token{
-		AppID:    app.ID,
-		Audience: indicator,
-		Scopes:   i.tenant.granted(app, indicator, strings.Split(params.Get("scope"), " ")),
-		Lifetime: i.tenant.resources[indicator].lifetime,
+		AppID:          app.ID,
+		Audience:       indicator,
+		Scopes:         granted(roles, indicator, asked),
+		OrganizationID: organization,
+		Lifetime:       i.tenant.resources[indicator].lifetime,
 	}, nil
+}
+
+// organizationToken has the scopes in the order of the tenant, and an empty scope
+// in place of none.
+func (t *tenant) organizationToken(a *app, organization string, roles []grants, asked []string) Token {
+	permissions := slices.DeleteFunc(slices.Clone(t.permissions), func(p string) bool { return !slices.Contains(asked, p) })
+	if permissions = granted(roles, "", permissions); len(permissions) == 0 {
+		permissions = []string{""}
+	}
+	return Token{AppID: a.ID, Audience: "urn:logto:organization:" + organization, Scopes: permissions, Lifetime: time.Hour}
+}
+
+// organizationsResource is the indicator that the recorded server reserves.
+const organizationsResource = "urn:logto:resource:organizations"
+
+// reservedToken has every organization permission that was asked for, whatever
+// the app's roles. That is what the recorded server grants, and why no API may
+// accept this audience.
+func (t *tenant) reservedToken(a *app, asked []string) Token {
+	return Token{
+		AppID:    a.ID,
+		Audience: organizationsResource,
+		Scopes:   granted([]grants{{"": t.permissions}}, "", asked),
+		Lifetime: time.Hour,
+	}
 }
 
 // readParams reads the body, a form or JSON. A parameter without a value counts

@@ -20,7 +20,8 @@
 // If Config.ErrorHandler is set, that answers instead: the error that echo's
 // error handler gets then comes after a response that is committed.
 //
-// With echo v4 use echo.WrapMiddleware(guard.Require("read:products")).
+// With echo v4 use echo.WrapMiddleware(guard.Require("read:products")). Its path
+// parameters are hidden from rules then: [m2mauth.OrganizationPath] refuses all.
 package echoauth
 
 import (
@@ -79,12 +80,17 @@ func Claims(c *echo.Context) (claims *m2mauth.Claims, ok bool) {
 func middleware(guard *m2mauth.Guard, rule m2mauth.Rule) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c *echo.Context) error {
+			if rule.IsOptional() { // a cache must not serve one caller's answer to another
+				c.Response().Header().Add(echo.HeaderVary, "Authorization")
+			}
 			r := c.Request()
 			claims, err := guard.CheckRequest(r.Context(), request{c}, rule)
 			if err != nil {
 				return refuse(c, guard, err)
 			}
-			c.SetRequest(r.WithContext(m2mauth.NewContext(r.Context(), claims)))
+			if claims != nil { // there are none where an optional rule met no token
+				c.SetRequest(r.WithContext(m2mauth.NewContext(r.Context(), claims)))
+			}
 			return next(c)
 		}
 	}
@@ -148,6 +154,7 @@ type request struct{ c *echo.Context }
 func (r request) Header(name string) []string  { return r.c.Request().Header.Values(name) }
 func (r request) PathValue(name string) string { return r.c.Param(name) }
 func (r request) RemoteAddr() string           { return r.c.Request().RemoteAddr }
+func (r request) Pattern() string              { return r.c.Path() } // for the log
 
 // panicAsOurs lets a mistake at set-up, which the guard's method of the same name
 // judges, name the function that was called.

@@ -71,6 +71,9 @@ func Claims(c *gin.Context) (claims *m2mauth.Claims, ok bool) {
 
 func handler(guard *m2mauth.Guard, rule m2mauth.Rule) gin.HandlerFunc {
 	return func(c *gin.Context) {
+		if rule.IsOptional() { // a cache must not serve one caller's answer to another
+			c.Writer.Header().Add("Vary", "Authorization")
+		}
 		ctx := c.Request.Context()
 		claims, err := guard.CheckRequest(ctx, request{c}, rule)
 		if err != nil {
@@ -78,7 +81,9 @@ func handler(guard *m2mauth.Guard, rule m2mauth.Rule) gin.HandlerFunc {
 			guard.WriteError(c.Writer, c.Request, err)
 			return
 		}
-		c.Request = c.Request.WithContext(m2mauth.NewContext(ctx, claims))
+		if claims != nil { // there are none where an optional rule met no token
+			c.Request = c.Request.WithContext(m2mauth.NewContext(ctx, claims))
+		}
 	}
 }
 
@@ -88,6 +93,7 @@ type request struct{ c *gin.Context }
 func (r request) Header(name string) []string  { return r.c.Request.Header.Values(name) }
 func (r request) PathValue(name string) string { return r.c.Param(name) }
 func (r request) RemoteAddr() string           { return r.c.Request.RemoteAddr }
+func (r request) Pattern() string              { return r.c.FullPath() } // for the log
 
 // panicAsOurs lets a mistake at set-up, which the guard's method of the same name
 // judges, name the function that was called.

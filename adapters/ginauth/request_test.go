@@ -26,6 +26,7 @@ func TestRulesSeeWhatTheRequestHas(t *testing.T) {
 		assert.Equal(t, []string{"one", "two"}, seen.Header("x-twice"))
 		assert.Empty(t, seen.Header("Authorization"))
 		assert.Equal(t, "192.0.2.7:4711", seen.RemoteAddr())
+		assert.Equal(t, "/orgs/:org/files/*path", seen.Pattern())
 	})
 	group.GET("/files/*path", func(c *gin.Context) { c.Status(http.StatusNoContent) })
 

@@ -1,0 +1,528 @@
+package m2mauth_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+)
+
+// tenant is an issuer under a name of its own, where the kit's all have one.
+type tenant struct {
+	*m2mauthtest.Issuer
+	name string
+}
+
+func newTenant(name string) tenant { return tenant{m2mauthtest.NewIssuer(), name} }
+
+// guard makes a guard of the shop for this issuer alone.
+func (i tenant) guard(tb testing.TB, change ...func(*m2mauth.Config)) *m2mauth.Guard {
+	tb.Helper()
+	return quietGuard(tb, i.Issuer, append([]func(*m2mauth.Config){func(c *m2mauth.Config) {
+		c.Issuer, c.JWKSURL = i.name, i.JWKSURL()
+	}}, change...)...)
+}
+
+func (i tenant) token(scopes ...string) string {
+	return i.sign(m2mauthtest.Token{Audience: shop, Scopes: scopes})
+}
+
+func (i tenant) sign(t m2mauthtest.Token) string {
+	claims := map[string]any{"iss": i.name}
+	for name, value := range t.Claims {
+		claims[name] = value
+	}
+	t.Claims = claims
+	return i.Sign(t)
+}
+
+func twoTenants(t *testing.T) (one, two tenant, both *m2mauth.Guard) {
+	t.Helper()
+	one, two = newTenant("https://one.logto.app/oidc"), newTenant("https://two.logto.app/oidc")
+	return one, two, joined(t, one.guard(t), two.guard(t))
+}
+
+func joined(tb testing.TB, first *m2mauth.Guard, others ...*m2mauth.Guard) *m2mauth.Guard {
+	tb.Helper()
+	guard, err := m2mauth.Join(first, others...)
+	require.NoError(tb, err)
+	return guard
+}
+
+func TestAJoinedGuardTakesTokensOfEachIssuer(t *testing.T) {
+	t.Parallel()
+	one, two, both := twoTenants(t)
+	api := both.Require("read:products")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		claims, _ := m2mauth.FromContext(r.Context())
+		_, _ = io.WriteString(w, claims.Issuer())
+	}))
+	for range 2 { // new, then remembered
+		for _, from := range []tenant{one, two} {
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, requestWith("Bearer "+from.token("read:products")))
+			assert.Equal(t, http.StatusOK, w.Code)
+			assert.Equal(t, from.name, w.Body.String())
+
+			w = httptest.NewRecorder()
+			api.ServeHTTP(w, requestWith("Bearer "+from.token()))
+			assert.Equal(t, http.StatusForbidden, w.Code, "a rule holds for every issuer")
+		}
+	}
+}
+
+func TestOneServerUnderTwoDomainsIsTwoIssuersWithTheSameKeys(t *testing.T) {
+	t.Parallel()
+	server := m2mauthtest.NewIssuer()
+	main, custom := tenant{server, "https://id.logto.app/oidc"}, tenant{server, "https://login.shop.example/oidc"}
+	both := joined(t, main.guard(t), custom.guard(t))
+	for _, domain := range []tenant{main, custom} {
+		claims, err := both.Verify(t.Context(), domain.token())
+		require.NoError(t, err)
+		assert.Equal(t, domain.name, claims.Issuer())
+	}
+}
+
+// Whatever a token says of its issuer, that issuer's guard checks everything.
+func TestATokenOfAnotherIssuerThanItSays(t *testing.T) {
+	t.Parallel()
+	one, two, both := twoTenants(t)
+	require.NoError(t, both.Warm(t.Context()))
+	for _, test := range []struct {
+		name, token string
+		want        error
+	}{
+		{"of issuer 1, signed by issuer 2's key", two.sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": one.name}}), m2mauth.ErrUnknownKey},
+		{"the same, with issuer 1's kid", two.sign(m2mauthtest.Token{Audience: shop,
+			Claims: map[string]any{"iss": one.name}, Header: map[string]any{"kid": one.KeyIDs()[0]}}), m2mauth.ErrSignature},
+		{"of issuer 2, signed by issuer 1's key, with issuer 2's kid", one.sign(m2mauthtest.Token{Audience: shop,
+			Claims: map[string]any{"iss": two.name}, Header: map[string]any{"kid": two.KeyIDs()[0]}}), m2mauth.ErrSignature},
+		{"of the second of two iss", twiceIssued(one, two), m2mauth.ErrMalformed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			for range 2 {
+				claims, err := both.Verify(t.Context(), test.token)
+				assert.ErrorIs(t, err, test.want)
+				assert.Nil(t, claims)
+			}
+		})
+	}
+}
+
+func twiceIssued(one, two tenant) string {
+	now := time.Now().Unix()
+	return two.Sign(m2mauthtest.Token{RawClaims: fmt.Appendf(nil,
+		`{"iss":%q,"iss":%q,"aud":%q,"sub":"a","client_id":"a","jti":"j","iat":%d,"exp":%d}`, one.name, two.name, shop, now, now+60)})
+}
+
+// An administrator may choose key IDs, and two issuers may choose the same.
+func TestTheSameKeyIDAtTwoIssuers(t *testing.T) {
+	t.Parallel()
+	one, two := newStaticIssuer(t, "https://one.test/oidc", "the key"), newStaticIssuer(t, "https://two.test/oidc", "the key")
+	both := joined(t, one.guard(t), two.guard(t))
+	for range 2 {
+		for _, from := range []staticIssuer{one, two} {
+			claims, err := both.Verify(t.Context(), from.token(from.name))
+			require.NoError(t, err)
+			assert.Equal(t, from.name, claims.Issuer())
+		}
+		_, err := both.Verify(t.Context(), one.token(two.name))
+		assert.ErrorIs(t, err, m2mauth.ErrSignature)
+		_, err = both.Verify(t.Context(), two.token(one.name))
+		assert.ErrorIs(t, err, m2mauth.ErrSignature)
+	}
+}
+
+// staticIssuer has a key under an ID of its choice.
+type staticIssuer struct {
+	name, kid string
+	key       *ecdsa.PrivateKey
+}
+
+func newStaticIssuer(t *testing.T, name, kid string) staticIssuer {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return staticIssuer{name, kid, key}
+}
+
+func (i staticIssuer) guard(t *testing.T) *m2mauth.Guard {
+	point, err := i.key.PublicKey.Bytes()
+	require.NoError(t, err)
+	encode := base64.RawURLEncoding.EncodeToString
+	guard, err := m2mauth.New(m2mauth.Config{
+		Issuer: i.name, Audience: shop, Logger: slog.New(slog.DiscardHandler),
+		JWKS: fmt.Appendf(nil, `{"keys":[{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q}]}`, i.kid, encode(point[1:33]), encode(point[33:])),
+	})
+	require.NoError(t, err)
+	return guard
+}
+
+func (i staticIssuer) token(issuer string) string {
+	now := time.Now().Unix()
+	encode := base64.RawURLEncoding.EncodeToString
+	signed := encode(fmt.Appendf(nil, `{"alg":"ES256","typ":"at+jwt","kid":%q}`, i.kid)) + "." + encode(fmt.Appendf(nil,
+		`{"iss":%q,"aud":%q,"sub":"a","client_id":"a","jti":"j","iat":%d,"exp":%d}`, issuer, shop, now, now+60))
+	digest := sha256.Sum256([]byte(signed))
+	r, s, _ := ecdsa.Sign(rand.Reader, i.key, digest[:])
+	signature := make([]byte, 64)
+	r.FillBytes(signature[:32])
+	s.FillBytes(signature[32:])
+	return signed + "." + encode(signature)
+}
+
+func TestATokenOfAnIssuerThatWasNotJoined(t *testing.T) {
+	t.Parallel()
+	one, two, _ := twoTenants(t)
+	book := new(logBook)
+	both := joined(t, one.guard(t, func(c *m2mauth.Config) { c.Logger = slog.New(book) }), two.guard(t))
+	for _, test := range []struct {
+		name string
+		iss  any
+		want error
+	}{
+		{"by a slash at the end", one.name + "/", m2mauth.ErrIssuer},
+		{"by letter case", strings.ToUpper(one.name), m2mauth.ErrIssuer},
+		{"by the case of the host", "https://ONE.logto.app/oidc", m2mauth.ErrIssuer},
+		{"by the default port", "https://one.logto.app:443/oidc", m2mauth.ErrIssuer},
+		{"by the scheme", "http://one.logto.app/oidc", m2mauth.ErrIssuer},
+		{"by a slash too many", "https://one.logto.app//oidc", m2mauth.ErrIssuer},
+		{"by an escape", "https://one.logto.app/%6fidc", m2mauth.ErrIssuer},
+		{"by white space", one.name + " ", m2mauth.ErrIssuer},
+		{"by everything", "https://evil.example/oidc", m2mauth.ErrIssuer},
+		{"empty", "", m2mauth.ErrClaims},
+		{"absent", nil, m2mauth.ErrClaims},
+		{"null", json.RawMessage("null"), m2mauth.ErrClaims},
+		{"a list of one that is known", []string{one.name}, m2mauth.ErrClaims},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": test.iss}}))
+			assert.ErrorIs(t, err, test.want)
+		})
+	}
+	t.Run("not a JWT", func(t *testing.T) {
+		for _, token := range []string{"opaque", "a.b", "a.!.c", "e30.e30.!", "e30.W10.e30", "e30..e30", "a.b.c.d.e"} {
+			_, err := both.Verify(t.Context(), token)
+			assert.ErrorIs(t, err, m2mauth.ErrMalformed, token)
+		}
+	})
+	assert.Zero(t, one.Fetches())
+	assert.Zero(t, two.Fetches())
+	for _, line := range book.take() {
+		if line.attrs["kind"] == "wrong issuer" && line.level == slog.LevelWarn {
+			assert.Contains(t, line.attrs["expected"], one.name)
+			assert.Contains(t, line.attrs["expected"], two.name)
+			return
+		}
+	}
+	assert.Fail(t, "the log says nothing of the issuers")
+}
+
+func TestAFloodOfMadeUpIssuersCausesNoFetch(t *testing.T) {
+	t.Parallel()
+	one, two, both := twoTenants(t)
+	for n := range 1000 {
+		_, err := both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: shop,
+			Claims: map[string]any{"iss": fmt.Sprintf("https://%d.example/oidc", n)}}))
+		require.ErrorIs(t, err, m2mauth.ErrIssuer)
+	}
+	assert.Zero(t, one.Fetches())
+	assert.Zero(t, two.Fetches())
+	assert.Zero(t, m2mauth.Remembered(both))
+	assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(both))
+}
+
+func TestADeadIssuerDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dead, alive, both := twoTenants(t)
+		dead.Intercept(hanging)
+		begin := time.Now()
+		var waiting sync.WaitGroup
+		for range 100 { // more than there are places for signature checks
+			token := dead.token()
+			waiting.Go(func() {
+				_, err := both.Verify(t.Context(), token)
+				assert.ErrorIs(t, err, m2mauth.ErrUnavailable)
+			})
+		}
+		synctest.Wait()
+		for range 10 {
+			_, err := both.Verify(t.Context(), alive.token())
+			assert.NoError(t, err)
+		}
+		assert.NoError(t, both.Warm(t.Context()), "ready for the tokens of one")
+		assert.Zero(t, time.Since(begin))
+		waiting.Wait()
+		assert.Equal(t, 5*time.Second, time.Since(begin))
+	})
+}
+
+func TestWarmOfAJoinedGuard(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two, both := twoTenants(t)
+		down := func(http.Handler) http.Handler { return http.NotFoundHandler() }
+		one.Intercept(down)
+		two.Intercept(down)
+		err := both.Warm(t.Context())
+		require.ErrorIs(t, err, m2mauth.ErrUnavailable)
+		assert.Equal(t, 2, strings.Count(err.Error(), "404"), "both failures are told: %v", err)
+
+		two.Intercept(nil)
+		time.Sleep(time.Minute)
+		require.NoError(t, both.Warm(t.Context()))
+		synctest.Wait()
+		assert.Equal(t, m2mauth.KeysNone, both.Status().State)
+	})
+}
+
+func TestStatusOfAJoinedGuardShowsTheWorstOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two, three := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc"), newTenant("https://three.test/oidc")
+		all := joined(t, one.guard(t), two.guard(t), three.guard(t))
+		states := func() (said []string) {
+			s := all.Status()
+			require.Len(t, s.Others, 2)
+			for _, s := range append([]m2mauth.Status{s}, s.Others...) {
+				said = append(said, s.Issuer+" "+string(s.State))
+			}
+			return said
+		}
+		assert.Equal(t, []string{one.name + " none", three.name + " none", two.name + " none"}, states())
+
+		for _, i := range []tenant{one, three} {
+			_, err := all.Verify(t.Context(), i.token())
+			require.NoError(t, err)
+		}
+		assert.Equal(t, []string{two.name + " none", one.name + " fresh", three.name + " fresh"}, states())
+
+		_, err := all.Verify(t.Context(), two.token())
+		require.NoError(t, err)
+		three.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
+		time.Sleep(10*time.Minute - time.Second) // within the TTL: fresh, though the refresh fails
+		for _, i := range []tenant{one, two, three} {
+			_, err := all.Verify(t.Context(), i.token())
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		assert.Equal(t, []string{three.name + " fresh", one.name + " fresh", two.name + " fresh"}, states(), "one whose last fetch failed is worse off")
+		assert.NotEmpty(t, all.Status().LastError)
+		time.Sleep(time.Minute)
+		assert.Equal(t, three.name+" stale", states()[0])
+	})
+	assert.Equal(t, "https://one.test/oidc", newTenant("https://one.test/oidc").guard(t).Status().Issuer)
+}
+
+func TestEachIssuerHasItsOwnSettings(t *testing.T) {
+	t.Parallel()
+	one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+	two.Rotate("RS256")
+	both := joined(t,
+		one.guard(t, func(c *m2mauth.Config) { c.Algorithms = []string{"ES384"} }),
+		two.guard(t, func(c *m2mauth.Config) {
+			c.Audience, c.Algorithms, c.TokenTypes = "api://shop", []string{"RS256"}, []string{"JWT"}
+			c.ScopeClaims, c.ClientClaims, c.MaxLifetime = []string{"roles"}, []string{"azp"}, 10*time.Minute
+			c.AllowOrganizations = true
+			c.IsMachine = func(c *m2mauth.Claims) bool { return c.Subject() == "service" }
+		}))
+	other := func(claims map[string]any) m2mauthtest.Token {
+		all := map[string]any{"client_id": nil, "azp": "the app", "sub": "service", "roles": []string{"read:products"}}
+		for name, value := range claims {
+			all[name] = value
+		}
+		return m2mauthtest.Token{Audience: "api://shop", Lifetime: time.Minute, Header: map[string]any{"typ": "JWT"}, Claims: all}
+	}
+	with := func(t m2mauthtest.Token, change func(*m2mauthtest.Token)) m2mauthtest.Token { change(&t); return t }
+	good := m2mauthtest.Token{Audience: shop, Scopes: []string{"read:products"}}
+	for _, test := range []struct {
+		name  string
+		from  tenant
+		token m2mauthtest.Token
+		want  error
+	}{
+		{"a token in issuer 1's form", one, good, nil},
+		{"a token in issuer 2's form", two, other(nil), nil},
+		{"issuer 1 and the audience of issuer 2", one, with(good, func(t *m2mauthtest.Token) { t.Audience = "api://shop" }), m2mauth.ErrAudience},
+		{"issuer 2 and the audience of issuer 1", two, with(other(nil), func(t *m2mauthtest.Token) { t.Audience = shop }), m2mauth.ErrAudience},
+		{"issuer 1 and the typ of issuer 2", one, with(good, func(t *m2mauthtest.Token) { t.Header = map[string]any{"typ": "JWT"} }), m2mauth.ErrType},
+		{"issuer 2 and the typ of issuer 1", two, with(other(nil), func(t *m2mauthtest.Token) { t.Header = nil }), m2mauth.ErrType},
+		{"issuer 2 and the alg of issuer 1", two, with(other(nil), func(t *m2mauthtest.Token) { t.KeyID = two.KeyIDs()[1] }), m2mauth.ErrAlgorithm},
+		{"issuer 1 and the client claim of issuer 2", one, with(good, func(t *m2mauthtest.Token) {
+			t.Claims = map[string]any{"client_id": nil, "azp": "the app"}
+		}), m2mauth.ErrClaims},
+		{"issuer 1 and the scope claim of issuer 2", one, with(good, func(t *m2mauthtest.Token) {
+			t.Scopes, t.Claims = nil, map[string]any{"roles": []string{"read:products"}}
+		}), m2mauth.ErrScope},
+		{"issuer 2 and a lifetime over its bound", two, with(other(nil), func(t *m2mauthtest.Token) { t.Lifetime = time.Hour }), m2mauth.ErrClaims},
+		{"issuer 2, which allows organizations", two, other(map[string]any{"organization_id": "acme"}), nil},
+		{"issuer 1, which does not", one, with(good, func(t *m2mauthtest.Token) { t.Claims = map[string]any{"organization_id": "acme"} }), m2mauth.ErrForbidden},
+		{"issuer 2 and what is a user there", two, other(map[string]any{"sub": "somebody"}), m2mauth.ErrForbidden},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			rule := m2mauth.AllOf(m2mauth.AllScopes("read:products"), m2mauth.Machine())
+			token := test.from.sign(test.token)
+			for range 2 {
+				_, err := both.Check(requestWith("Bearer "+token), rule)
+				if test.want == nil {
+					assert.NoError(t, err)
+				} else {
+					assert.ErrorIs(t, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+func TestIssuersShareOneBudget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+		small := func(c *m2mauth.Config) { c.CacheBytes = 200_000 }
+		both := joined(t, one.guard(t, small), two.guard(t)) // the first's bound, not the second's
+		for n := range 600 {
+			_, err := both.Verify(t.Context(), []tenant{one, two}[n%2].token())
+			require.NoError(t, err)
+		}
+		assert.Less(t, m2mauth.Remembered(both), 200)
+		assert.NotZero(t, both.Stats().Evicted)
+		assert.EqualValues(t, 600, both.Stats().Misses)
+
+		_, release := m2mauth.HoldPlaces(both)
+		var waiting sync.WaitGroup
+		for _, i := range []tenant{one, two} {
+			token := i.token()
+			waiting.Go(func() {
+				_, err := both.Verify(t.Context(), token)
+				assert.NoError(t, err)
+			})
+		}
+		synctest.Wait()
+		assert.EqualValues(t, 2, both.Stats().Waited, "a place taken is taken for all issuers")
+		release()
+		waiting.Wait()
+	})
+}
+
+func TestRememberedTokensStayWithTheirIssuer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two, both := twoTenants(t)
+		tokens := map[tenant]string{one: one.token("read"), two: two.token("read")}
+		for range 3 {
+			for i, token := range tokens {
+				claims, err := both.Verify(t.Context(), token)
+				require.NoError(t, err)
+				assert.Equal(t, i.name, claims.Issuer())
+			}
+		}
+		assert.EqualValues(t, 4, both.Stats().Hits)
+
+		old := two.KeyIDs()[0]
+		two.Rotate("ES384")
+		two.Withdraw(old)
+		time.Sleep(11 * time.Minute)
+		_, err := both.Verify(t.Context(), tokens[one])
+		assert.NoError(t, err)
+		_, err = both.Verify(t.Context(), tokens[two])
+		assert.ErrorIs(t, err, m2mauth.ErrUnknownKey, "remembered, and its own issuer's key is gone")
+	})
+}
+
+func TestJoinNamesEveryMistake(t *testing.T) {
+	t.Parallel()
+	one, two, both := twoTenants(t)
+	first, second := one.guard(t), two.guard(t)
+	for _, test := range []struct {
+		name   string
+		guards []*m2mauth.Guard
+		says   []string
+	}{
+		{"nil first", []*m2mauth.Guard{nil, second}, []string{"guard 1 is nil"}},
+		{"nil second", []*m2mauth.Guard{first, nil}, []string{"guard 2 is nil"}},
+		{"a guard that New did not make", []*m2mauth.Guard{first, {}}, []string{"guard 2 is nil, was not made by New"}},
+		{"joined before", []*m2mauth.Guard{both}, []string{"guard 1", "was joined already"}},
+		{"the same guard twice", []*m2mauth.Guard{first, second, first}, []string{"guard 3 has the issuer of another, " + one.name}},
+		{"two guards of one issuer", []*m2mauth.Guard{first, one.guard(t)}, []string{"guard 2 has the issuer of another, " + one.name}},
+		{"all at once", []*m2mauth.Guard{nil, first, first, both}, []string{"guard 1", "guard 3", "guard 4"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			guard, err := m2mauth.Join(test.guards[0], test.guards[1:]...)
+			require.Error(t, err)
+			assert.Nil(t, guard)
+			assert.Len(t, strings.Split(err.Error(), "\n"), max(1, len(test.says)-strings.Count(test.name, "joined")), "%v", err)
+			for _, text := range test.says {
+				assert.ErrorContains(t, err, text)
+			}
+		})
+	}
+}
+
+func TestJoinedGuardsGoOnWorkingByThemselves(t *testing.T) {
+	t.Parallel()
+	one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+	first, second := one.guard(t), two.guard(t)
+	both := joined(t, first, second)
+	both.Metadata()
+	for _, i := range []tenant{one, two} {
+		_, err := both.Verify(t.Context(), i.token())
+		require.NoError(t, err)
+	}
+	_, err := first.Verify(t.Context(), one.token())
+	assert.NoError(t, err)
+	_, err = first.Verify(t.Context(), two.token())
+	require.ErrorIs(t, err, m2mauth.ErrIssuer)
+	assert.NotContains(t, challengeOf(err), "resource_metadata", "the joined guard's document is not the first's")
+	_, err = second.Verify(t.Context(), two.token())
+	assert.NoError(t, err)
+	_, err = second.Verify(t.Context(), one.token())
+	assert.ErrorIs(t, err, m2mauth.ErrIssuer)
+	assert.Equal(t, 1, one.Fetches().JWKS, "they share the keys")
+	assert.Equal(t, 1, m2mauth.Remembered(first))
+	assert.Equal(t, 2, m2mauth.Remembered(both))
+
+	alone := joined(t, first)
+	_, err = alone.Verify(t.Context(), one.token())
+	assert.NoError(t, err)
+	assert.Empty(t, alone.Status().Others)
+}
+
+func TestAJoinedGuardAnswersAsTheFirst(t *testing.T) {
+	t.Parallel()
+	one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+	var decided []string
+	both := joined(t,
+		one.guard(t, func(c *m2mauth.Config) {
+			c.Realm = "the first"
+			c.OnDecision = func(_ context.Context, d m2mauth.Decision) { decided = append(decided, d.Outcome) }
+		}),
+		two.guard(t, func(c *m2mauth.Config) {
+			c.Realm = "the second"
+			c.OnDecision = func(context.Context, m2mauth.Decision) { assert.Fail(t, "the second's is not asked") }
+		}))
+	_, err := both.Check(requestWith("Bearer "+two.token()), m2mauth.AllScopes("read"))
+	require.ErrorIs(t, err, m2mauth.ErrScope)
+	assert.Contains(t, challengeOf(err), `realm="the first"`)
+	assert.Equal(t, []string{"insufficient_scope"}, decided)
+}

@@ -1,0 +1,86 @@
+package m2mauth
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+)
+
+// wellKnown is where RFC 9728 §3.1 puts the metadata, before the resource's path.
+const wellKnown = "/.well-known/oauth-protected-resource"
+
+// Metadata returns the pattern and the handler of the API's metadata (RFC 9728),
+// by which clients find the issuer: mux.Handle(guard.Metadata("read:products")).
+// The scopes are told, not enforced. From then on the challenge names the
+// document in resource_metadata. Nothing in it comes from the request. Metadata
+// panics unless Audience, which the document is about, is an https URL in ASCII
+// without query and fragment.
+func (g *Guard) Metadata(scopes ...string) (pattern string, handler http.Handler) {
+	if !g.ready() {
+		panic("m2mauth: Metadata: the Guard is nil or was not made by New; was the error of New ignored?")
+	}
+	resource := g.claims.audiences[0]
+	u, err := url.Parse(resource)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(resource, "?#") || quotable(resource) != resource {
+		panic(fmt.Sprintf("m2mauth: Metadata: Config.Audience is %q, and must be an https URL in ASCII, without query and fragment", resource))
+	}
+	if len(scopes) > 0 {
+		scopes = scopeRule("Metadata", scopes, true).scopes
+	}
+	path := u.EscapedPath()
+	if path == "/" {
+		path = "" // §3.1: a slash right after the host goes, and no other
+	}
+	body, err := json.Marshal(struct {
+		Resource string   `json:"resource"`
+		Issuers  []string `json:"authorization_servers"`
+		Scopes   []string `json:"scopes_supported,omitempty"`
+		BearerBy []string `json:"bearer_methods_supported"`
+	}{resource, g.issuers(), scopes, []string{"header"}})
+	if err != nil {
+		panic("m2mauth: Metadata: " + err.Error())
+	}
+	document := u.Scheme + "://" + u.Host + wellKnown + path
+	g.metadataURL.Store(&document)
+	if strings.HasSuffix(path, "/") {
+		path += "{$}" // this path alone, not all below it
+	}
+	return wellKnown + path, metadata(body)
+}
+
+func (g *Guard) issuers() []string {
+	if g.joined == nil {
+		return []string{g.claims.issuer}
+	}
+	var all []string
+	for issuer := range g.joined {
+		all = append(all, issuer)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// metadata is the document. It is public, so pages of any origin may read it.
+type metadata []byte
+
+func (m metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		h.Set("Content-Type", "application/json")
+		h.Set("Cache-Control", "public, max-age=3600")
+		_, _ = w.Write(m)
+	case http.MethodOptions:
+		h.Set("Access-Control-Allow-Methods", "GET, HEAD")
+		h.Set("Access-Control-Allow-Headers", "*")
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		h.Set("Allow", "GET, HEAD, OPTIONS")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	}
+}
