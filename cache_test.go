@@ -444,3 +444,18 @@ func TestSharedErrorsAreEachTheirOwn(t *testing.T) {
 		assert.EqualValues(t, 9, c.saved)
 	})
 }
+
+// What rules ask of a remembered token's claims must not outgrow CacheBytes.
+func TestALongClaimIsReadAgainAndNotKept(t *testing.T) {
+	t.Parallel()
+	for length, kept := range map[int]bool{maxKeptStrings: true, maxKeptStrings + 1: false} {
+		payload := `{"groups":["` + strings.Repeat(`g","`, length-1) + `last"]}`
+		c := &Claims{&claimSet{signed: "header." + base64.RawURLEncoding.EncodeToString([]byte(payload))}}
+		for range 2 {
+			list := c.stringsOf("groups")
+			require.Len(t, list, length)
+			assert.Equal(t, "last", list[length-1])
+		}
+		assert.Equal(t, kept, c.others.Load() != nil)
+	}
+}

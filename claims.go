@@ -122,6 +122,10 @@ func (c *Claims) payload() ([]byte, error) {
 	return jose.DecodeBase64URL(encoded)
 }
 
+// maxKeptStrings bounds what is kept of a claim for the next time: a longer array
+// is read each time, or remembered tokens would outgrow Config.CacheBytes.
+const maxKeptStrings = 32
+
 // stringsOf returns the strings that a claim is or holds. Only claims that rules
 // ask for are kept: all of them could take much more memory than the token.
 func (c *Claims) stringsOf(claim string) []string {
@@ -143,7 +147,9 @@ func (c *Claims) stringsOf(claim string) []string {
 			return nil
 		})
 	}
-	c.set().others.Store(&known) // of two at the same time the last stays, and the other is read again
+	if len(known[claim]) <= maxKeptStrings {
+		c.set().others.Store(&known) // of two at the same time the last stays, and the other is read again
+	}
 	return known[claim]
 }
 

@@ -114,7 +114,8 @@ type Config struct {
 
 	// IsMachine tells a machine's token from a user's where sub is not the
 	// client, as with Auth0, Entra ID and Keycloak (see the README). It is called
-	// at each use, by many goroutines. Default: sub equals the client.
+	// at each use, by many goroutines, and must not call Claims.IsMachine or
+	// Claims.AppID, which ask it. Default: sub equals the client.
 	IsMachine func(*Claims) bool
 
 	// OnDecision is told of every decision, for metrics and audit. It is called

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -18,7 +19,9 @@ import (
 // each keeps its own audience, algorithms, types and keys. A token of an
 // unknown issuer gets 401 without any fetch. Memory for verified tokens, the
 // bound on signature checks, Realm, Source, Logger, ErrorHandler and OnDecision
-// are the first guard's, for all. The error says which guard is nil, was joined
+// are the first guard's, for all. Rules see a token whoever issued it: IDs of
+// clients and organizations are one issuer's own, so where two issuers may give
+// the same ID add Claim("iss", …) to the rule. The error says which guard is nil, was joined
 // before, or has an issuer that another has.
 func Join(first *Guard, others ...*Guard) (*Guard, error) {
 	var mistakes []error
@@ -99,5 +102,5 @@ func (g *Guard) warmJoined(ctx context.Context) error {
 		}
 		all = append(all, err)
 	}
-	return errors.Join(all...)
+	return unavailable(time.Second, errors.Join(all...))
 }

@@ -57,8 +57,10 @@ func (g *Guard) issuers() []string {
 		return []string{g.claims.issuer}
 	}
 	var all []string
-	for issuer := range g.joined {
-		all = append(all, issuer)
+	for issuer, member := range g.joined {
+		if slices.Contains(member.claims.audiences, g.claims.audiences[0]) { // its tokens can be for this resource
+			all = append(all, issuer)
+		}
 	}
 	slices.Sort(all)
 	return all

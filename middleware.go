@@ -156,10 +156,7 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 				g.WriteError(w, r, err)
 				return
 			}
-			if claims != nil {
-				r = r.WithContext(NewContext(r.Context(), claims))
-			}
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), claims))) // nil claims hide those of an outer context
 		})
 	}
 }

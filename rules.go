@@ -27,9 +27,9 @@ type Rule struct {
 // demand is a rule or a part of one.
 type demand interface {
 	// check returns nil if the demand is met, and bound if what met it compared
-	// the token's organization. Of a token that is refused already only the
-	// other reasons are asked for, not a user's function.
-	check(ctx context.Context, c *Claims, r Request, refused bool) (bound bool, why *refusal)
+	// the token's organization. Without ask, functions of the user's are not
+	// called and count as met.
+	check(ctx context.Context, c *Claims, r Request, ask bool) (bound bool, why *refusal)
 	String() string
 }
 
@@ -59,7 +59,6 @@ var (
 	otherClient       = &refusal{text: "the token's client is not one that this route is for"}
 	otherClaim        = &refusal{text: "a claim of the token does not have a value that this route requires"}
 	otherOrganization = &refusal{text: "the token is not for the organization that this route belongs to"}
-	alreadyRefused    = &refusal{} // stands for a function that was not asked
 )
 
 // AllScopes demands every one of the scopes. It panics if there is none, or if
@@ -259,11 +258,11 @@ type custom struct {
 
 func (d custom) String() string { return "Custom(" + strconv.Quote(d.name) + ")" }
 
-func (d custom) check(ctx context.Context, c *Claims, r Request, refused bool) (bool, *refusal) {
-	if refused {
-		return false, alreadyRefused
+func (d custom) check(ctx context.Context, c *Claims, r Request, ask bool) (bool, *refusal) {
+	if !ask {
+		return false, nil
 	}
-	err := d.f(ctx, c, r)
+	err := d.f(ctx, c.own(), r)
 	var no *denied
 	switch {
 	case err == nil:
@@ -276,7 +275,7 @@ func (d custom) check(ctx context.Context, c *Claims, r Request, refused bool) (
 
 // Deny is the error by which a function given to [Custom] refuses a request. The
 // text is shown to the caller.
-func Deny(text string) error { return &denied{text} }
+func Deny(text string) error { return &denied{strings.ToValidUTF8(text, "?")} }
 
 type denied struct{ text string }
 
@@ -285,14 +284,7 @@ func (d *denied) Error() string { return "m2mauth: denied: " + d.text }
 // AllOf demands that all of the rules are met. Functions given to [Custom] are
 // asked last. It panics if no token can meet them all.
 func AllOf(rules ...Rule) Rule {
-	d := allOf{written: demandsOf("AllOf", rules)}
-	for _, last := range []bool{false, true} {
-		for i, r := range rules {
-			if r.custom == last {
-				d.checked = append(d.checked, d.written[i])
-			}
-		}
-	}
+	d := allOf(demandsOf("AllOf", rules))
 	var kinds []machine
 	var clients []client
 	d.collect(&kinds, &clients)
@@ -345,24 +337,30 @@ func (r *Rule) gather(parts []Rule) {
 	}
 }
 
-type allOf struct {
-	written []demand
-	checked []demand // the same in the order of checking
-}
+type allOf []demand
 
-func (d allOf) String() string { return "AllOf(" + join(d.written) + ")" }
+func (d allOf) String() string { return "AllOf(" + join(d) + ")" }
 
-func (d allOf) check(ctx context.Context, c *Claims, r Request, refused bool) (bound bool, why *refusal) {
-	for _, part := range d.checked {
-		partBound, no := part.check(ctx, c, r, refused || why != nil)
+// check asks functions last, and none once a part is not met.
+func (d allOf) check(ctx context.Context, c *Claims, r Request, ask bool) (bound bool, why *refusal) {
+	if ask {
+		if bound, why = d.check(ctx, c, r, false); why != nil {
+			return bound, why
+		}
+	}
+	for _, part := range d {
+		partBound, no := part.check(ctx, c, r, ask)
 		bound, why = bound || partBound, why.with(no)
+		if ask && why != nil {
+			break
+		}
 	}
 	return bound, why
 }
 
 // collect gathers those parts, at any depth, that may exclude each other.
 func (d allOf) collect(kinds *[]machine, clients *[]client) {
-	for _, part := range d.written {
+	for _, part := range d {
 		switch part := part.(type) {
 		case machine:
 			*kinds = append(*kinds, part)
@@ -380,10 +378,10 @@ func (d anyOf) String() string { return "AnyOf(" + join(d) + ")" }
 
 // check goes on after a part that is met but not bound if the token is limited
 // to an organization, which only a bound part may let through.
-func (d anyOf) check(ctx context.Context, c *Claims, r Request, refused bool) (bound bool, why *refusal) {
+func (d anyOf) check(ctx context.Context, c *Claims, r Request, ask bool) (bound bool, why *refusal) {
 	met := false
 	for _, part := range d {
-		partBound, no := part.check(ctx, c, r, refused)
+		partBound, no := part.check(ctx, c, r, ask)
 		why = why.with(no)
 		if no == nil {
 			met = true
@@ -454,6 +452,9 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 		return g.limited(c, rule)
 	}
 	bound, why := rule.demand.check(ctx, c, r, false)
+	if rule.custom && why == nil && (bound || !limited) { // asked for no token that the rest of the rule refuses
+		bound, why = rule.demand.check(ctx, c, r, true)
+	}
 	switch {
 	case why == nil && limited && !bound:
 		return g.limited(c, rule)
