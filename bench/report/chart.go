@@ -63,7 +63,8 @@ func (b bars) Thumbnail(c *draw.Canvas) {
 func writeChart(path string, rows []row) error {
 	p := plot.New()
 	p.BackgroundColor = color.Transparent
-	p.Title.Text = "Cost of a request, " + bench.Algorithms[0] + " (bare check of a signature = 1; logarithmic scale)"
+	p.Title.Text = "Cost of a request, " + bench.Algorithms[0]
+	p.Y.Label.Text = "bare check of a signature = 1 (logarithmic scale)"
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Legend.Top = true
 	p.Legend.YOffs = vg.Points(-4)
@@ -85,7 +86,7 @@ func writeChart(path string, rows []row) error {
 	grid.Horizontal.Color = color.RGBA{0x80, 0x80, 0x80, 0x40}
 	p.Add(grid)
 	p.NominalX(labels...)
-	for _, style := range []*draw.TextStyle{&p.Title.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
+	for _, style := range []*draw.TextStyle{&p.Title.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Y.Label.TextStyle, &p.Legend.TextStyle} {
 		style.Color = grey
 	}
 	for _, line := range []*draw.LineStyle{&p.X.LineStyle, &p.Y.LineStyle, &p.X.Tick.LineStyle, &p.Y.Tick.LineStyle} {

@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
@@ -160,10 +161,7 @@ func (r row) ours() series { return r.cost[bench.Ours] }
 
 func (r row) bestPeer() string {
 	return slices.MinFunc(peers(), func(a, b string) int {
-		if r.cost[a].median() < r.cost[b].median() {
-			return -1
-		}
-		return 1
+		return cmp.Compare(r.cost[a].ratio(r.ours()).Center, r.cost[b].ratio(r.ours()).Center)
 	})
 }
 
@@ -228,6 +226,8 @@ func format(s benchmath.Summary) string {
 	switch {
 	case s.Center < 0.1:
 		digits = "%.4f"
+	case s.Center > 0.9 && s.Center < 1.1: // who is ahead must show
+		digits = "%.3f"
 	case s.Center < 10:
 		digits = "%.2f"
 	case s.Center < 100:
