@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -140,4 +141,15 @@ func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a us
 func TestAPanickingLoggerDoesNotEndTheProcessFromTheFetch(t *testing.T) {
 	k := &keySource{logger: func() *slog.Logger { return slog.New(panickingHandler{}) }}
 	assert.NotPanics(t, func() { k.logFailure(errors.New("down"), nil, time.Now()) })
+}
+
+func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
+	k := &keySource{rsaAlgorithm: "RS256"}
+	keys := func(n int) []byte {
+		return []byte(`{"keys":[` + strings.Repeat(fmt.Sprintf(internalUnknown, "")+",", n-1) + fmt.Sprintf(internalEd25519, "") + `]}`)
+	}
+	_, _, err := k.parse(keys(maxKeys))
+	require.NoError(t, err)
+	_, _, err = k.parse(keys(maxKeys + 1))
+	assert.ErrorContains(t, err, "more than 1000 keys")
 }
