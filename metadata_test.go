@@ -221,3 +221,17 @@ func TestMetadataOfAJoinedGuardListsAllIssuers(t *testing.T) {
 	_, err := both.Verify(t.Context(), two.sign(m2mauthtest.Token{Audience: "https://other.api"}))
 	assert.Contains(t, challengeOf(err), "resource_metadata")
 }
+
+// An issuer whose tokens the joined guard takes for another resource alone is
+// none for this one.
+func TestMetadataOfAJoinedGuardListsTheIssuersOfItsResource(t *testing.T) {
+	issuer := m2mauthtest.NewIssuer()
+	other := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Issuer, c.Audience = "https://other.test/oidc", "https://other.api" })
+	joined, err := m2mauth.Join(quietGuard(t, issuer), other)
+	require.NoError(t, err)
+	_, handler := joined.Metadata()
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	assert.Contains(t, w.Body.String(), issuer.URL())
+	assert.NotContains(t, w.Body.String(), "other.test")
+}
