@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -24,6 +25,9 @@ type tokenCache struct {
 	shards [cacheShards]cacheShard
 }
 
+// indexedBytes is how much of a token's end its hash is of: signatures differ there.
+const indexedBytes = 64
+
 // cacheShard finds tokens by a hash that is quick and that no caller can aim,
 // but is no proof of identity: that is for token.is.
 type cacheShard struct {
@@ -42,24 +46,33 @@ func newTokenCache(bytes int64) *tokenCache {
 
 // is reports whether raw is this very token: all of it, since taking one token
 // for another by a part or a short hash is how others came to let strangers in.
-// Of the signature only a SHA-256 is kept, so that no token that could be used
-// lies in a heap dump; hashing the rest as well would double the cost of a hit.
 func (t *token) is(raw string) bool {
-	signed := t.claims.signed
-	return len(raw) > len(signed) && raw[:len(signed)] == signed && raw[len(signed)] == '.' &&
-		sha256Of(raw[len(signed)+1:]) == t.signatureHash
+	return strings.HasPrefix(raw, t.kept) && sha256Of(raw[len(t.kept):]) == t.restHash
 }
 
-// sha256Of hashes a string where it lies: a copy would cost as much again.
-func sha256Of(s string) [sha256.Size]byte {
-	return sha256.Sum256(unsafe.Slice(unsafe.StringData(s), len(s)))
+// forget lets go of what only the signature check needed. Of the second half of
+// the signature a SHA-256 is kept, so that no token that could be used lies in a
+// heap dump: what is missing is s of ECDSA, S of EdDSA, and of RSA's more than
+// Coppersmith's method finds with any exponent. To hash more would cost a hit
+// twice as much.
+func (t *token) forget(raw string) {
+	half := len(raw) - (len(raw)-len(t.claims.signed))/2
+	t.kept = strings.Clone(raw[:half]) // of the request's memory nothing stays
+	t.claims.signed = t.kept[:len(t.claims.signed)]
+	t.restHash = sha256Of(raw[half:])
+	t.signature = nil
 }
+
+func sha256Of(s string) [sha256.Size]byte { return sha256.Sum256(bytesOf(s)) }
+
+// bytesOf returns a string's bytes where they lie, for functions that only read them.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // cost is what a remembered token takes of memory, in bytes, with its share of
 // the map: measured, and rounded up. Claims hold what is in signed once more, and
 // a scope of one letter takes a string header.
 func (t *token) cost() int64 {
-	return 640 + 2*int64(len(t.claims.signed)) + 32*int64(len(t.claims.scopes.names)+len(t.claims.audience))
+	return 640 + int64(len(t.kept)+len(t.claims.signed)) + 32*int64(len(t.claims.scopes.names)+len(t.claims.audience))
 }
 
 // get returns what is remembered of a token, or nil. What depends on the clock,
@@ -86,7 +99,7 @@ func (c *tokenCache) has(raw string, key *jose.Key) bool {
 }
 
 func (c *tokenCache) shardOf(raw string) (*cacheShard, uint64) {
-	hash := maphash.String(c.seed, raw)
+	hash := maphash.String(c.seed, raw[max(0, len(raw)-indexedBytes):])
 	return &c.shards[hash%cacheShards], hash
 }
 

@@ -52,6 +52,14 @@ func (c *Claims) set() *claimSet {
 // no other request sees it.
 func (c *Claims) own() *Claims { return &Claims{c.claimSet} }
 
+// ownClaims is own for what [Guard.decide] returns.
+func ownClaims(set *claimSet, err error) (*Claims, error) {
+	if set == nil {
+		return nil, err
+	}
+	return &Claims{set}, nil
+}
+
 // AppID returns the ID of the machine-to-machine application that the token was
 // issued to: the client, which with Logto is sub too, where the token is a
 // machine's. For a user's token it returns "", so that a user's ID is never
@@ -68,7 +76,7 @@ func (c *Claims) AppID() string {
 // Config.IsMachine says.
 func (c *Claims) IsMachine() bool {
 	if c.set().isMachine != nil {
-		return c.set().isMachine(c)
+		return c.set().isMachine(c.own())
 	}
 	return c.set().subject != "" && c.set().subject == c.set().clientID
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // The kinds of failure, for [errors.Is]. Every error that a [Guard] returns is
@@ -151,14 +151,11 @@ func (e *Error) Response() (http.Header, []byte) {
 		seconds := (e.RetryAfter + time.Second - 1) / time.Second
 		h.Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
 	}
-	body, err := json.Marshal(struct {
-		Code string `json:"error"`
-		Text string `json:"error_description"`
-	}{e.Code, e.Text})
-	if err != nil { // only a Code or Text that is not UTF-8, which none of ours is
-		body = []byte("{}")
-	}
-	return h, append(body, '\n')
+	body := append(make([]byte, 0, 256), `{"error":`...)
+	body, _ = jsontext.AppendQuote(body, e.Code) // its errors: what is not UTF-8 has been replaced
+	body = append(body, `,"error_description":`...)
+	body, _ = jsontext.AppendQuote(body, e.Text)
+	return h, append(body, "}\n"...)
 }
 
 // challenge returns the value of WWW-Authenticate. A realm always stands in it,

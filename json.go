@@ -108,6 +108,9 @@ func (r *jsonReader) next(data []byte) (jsontext.Value, error) {
 // deeperThan counts brackets outside strings. In bytes that are no JSON the
 // count may be off, but only past the point where the decoder will stop.
 func deeperThan(data []byte, limit int) bool {
+	if bytes.Count(data, []byte{'{'})+bytes.Count(data, []byte{'['}) <= limit { // quick, and so for all real tokens
+		return false
+	}
 	depth, inString := 0, false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {

@@ -151,12 +151,12 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 			if rule.optional { // a cache must not serve one caller's answer to another
 				w.Header().Add("Vary", "Authorization")
 			}
-			claims, err := g.Check(r, rule)
+			set, err := g.checkHTTP(r, rule)
 			if err != nil {
 				g.WriteError(w, r, err)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), claims))) // nil claims hide those of an outer context
+			next.ServeHTTP(w, r.WithContext(newContext(r.Context(), set)))
 		})
 	}
 }
@@ -167,7 +167,12 @@ func (g *Guard) ready() bool { return g != nil && g.keys != nil }
 // claims if the request carries a valid token that meets the rule, and otherwise
 // an [*Error], for [Guard.WriteError]. It logs refusals.
 func (g *Guard) Check(r *http.Request, rule Rule) (*Claims, error) {
-	return g.CheckRequest(r.Context(), httpRequest{r}, rule)
+	return ownClaims(g.checkHTTP(r, rule))
+}
+
+func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
+	token, e := bearerToken(r.Header["Authorization"]) // under the one name that net/http has for it
+	return g.decide(r.Context(), token, e, httpRequest{r}, rule)
 }
 
 // Request is what a [Guard] sees of a request, for what is not net/http. If it has
@@ -193,17 +198,18 @@ func (h httpRequest) Pattern() string              { return h.r.Pattern }
 // context's end frees the caller where a fetch of keys is waited for.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (*Claims, error) {
 	token, e := bearerToken(r.Header("Authorization"))
-	return g.decide(ctx, token, e, r, rule)
+	return ownClaims(g.decide(ctx, token, e, r, rule))
 }
 
 // Verify checks a token by itself, for queues and WebSockets: all that a
 // middleware checks, but for what a route demands. It logs refusals.
 func (g *Guard) Verify(ctx context.Context, token string) (*Claims, error) {
-	return g.decide(ctx, token, nil, nil, AnyToken())
+	return ownClaims(g.decide(ctx, token, nil, nil, AnyToken()))
 }
 
-// decide is the one way to claims. They are never returned beside an error.
-func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule Rule) (*Claims, error) {
+// decide is the one way to claims. They are never returned beside an error, and
+// are nil without one where an optional rule met no token.
+func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule Rule) (*claimSet, error) {
 	if !g.ready() {
 		return nil, newError(ErrInternal, "this API's guard was not set up")
 	}
@@ -216,7 +222,7 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	if e == nil {
 		var t *token
 		if t, remembered, e = g.verify(ctx, raw, r); e == nil {
-			claims = t.claims.own()
+			claims = t.claims
 			e = t.guard.authorize(ctx, claims, r, rule)
 		}
 	}
@@ -230,7 +236,7 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	case e != nil:
 		return nil, g.refuse(ctx, e)
 	}
-	return claims, nil
+	return claims.claimSet, nil
 }
 
 // source says whom a request that waits for a signature check counts as. Tokens
@@ -361,9 +367,32 @@ func isToken68(s string) bool {
 
 type contextKey struct{}
 
+// claimsContext is what context.WithValue would make, and has room for a
+// request's own Claims: one allocation for both.
+type claimsContext struct {
+	context.Context
+	claims *Claims // nil hides those of an outer context
+	own    Claims
+}
+
+func (c *claimsContext) Value(key any) any {
+	if key == (contextKey{}) {
+		return c.claims
+	}
+	return c.Context.Value(key)
+}
+
 // NewContext returns a context that carries the claims, for adapters and tests.
 func NewContext(ctx context.Context, claims *Claims) context.Context {
-	return context.WithValue(ctx, contextKey{}, claims)
+	return &claimsContext{Context: ctx, claims: claims}
+}
+
+func newContext(ctx context.Context, set *claimSet) context.Context {
+	c := &claimsContext{Context: ctx, own: Claims{set}}
+	if set != nil {
+		c.claims = &c.own
+	}
+	return c
 }
 
 // FromContext returns the claims of the token that the request came with; ok is

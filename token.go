@@ -28,12 +28,14 @@ type joseHeader struct {
 // token is a token that has been read. Once its key is set and its signature
 // checked, it may be remembered; what was only needed for that is let go.
 type token struct {
-	guard         *Guard // of the token's issuer
-	claims        *Claims
-	header        joseHeader
-	key           *jose.Key // that verified the signature
-	signature     []byte
-	signatureHash [sha256.Size]byte // of the signature as it is written
+	guard     *Guard // of the token's issuer
+	claims    *Claims
+	header    joseHeader
+	key       *jose.Key // that verified the signature
+	signature []byte
+
+	kept     string            // the token without the second half of its signature
+	restHash [sha256.Size]byte // of that half
 }
 
 // verify checks everything of a token but what a route demands. A token that
@@ -80,10 +82,10 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 			return false, e
 		}
 		defer g.gate.leave()
-		if t.key.Verify([]byte(t.claims.signed), t.signature) != nil {
+		if t.key.Verify(bytesOf(t.claims.signed), t.signature) != nil {
 			return false, nil
 		}
-		t.signature, t.signatureHash = nil, sha256Of(raw[len(t.claims.signed)+1:])
+		t.forget(raw)
 		g.tokens.put(raw, t)
 		return true, nil
 	})
@@ -93,6 +95,9 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if !verified {
 		return nil, newError(ErrSignature, "the token's signature is wrong",
 			slog.String("alg", t.header.alg), slog.String("kid", loggable(t.header.kid)))
+	}
+	if t.kept == "" { // another request made the check
+		t.forget(raw)
 	}
 	return t, nil
 }
@@ -128,7 +133,7 @@ func (g *Guard) read(raw string, now time.Time) (t *token, e *Error) {
 	if t.claims, e = g.claims.read(payload, accessToken, now); e != nil {
 		return nil, e
 	}
-	t.claims.signed = strings.Clone(signed) // the request's memory, signature and all, is let go
+	t.claims.signed = signed
 	t.guard = g
 	return t, nil
 }

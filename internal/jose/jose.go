@@ -285,8 +285,10 @@ func verifyPSS(public crypto.PublicKey, hash crypto.Hash, input, signature []byt
 // line breaks (which Go's decoder skips), and no bits left over, so that bytes
 // have one spelling only.
 func DecodeBase64URL(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") {
+	if strings.IndexByte(s, '\r') >= 0 || strings.IndexByte(s, '\n') >= 0 {
 		return nil, errors.New("line break in base64url")
 	}
-	return base64.RawURLEncoding.Strict().DecodeString(s)
+	return strictBase64URL.DecodeString(s)
 }
+
+var strictBase64URL = base64.RawURLEncoding.Strict()
