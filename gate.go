@@ -40,16 +40,26 @@ type gate struct {
 
 type sourceQueue struct {
 	source  string
-	waiters list.List // of chan struct{}, closed to hand over a place
+	waiters list.List // of *waiter
 }
 
-// enter takes a place, waiting for it if need be. After a nil error, leave must
-// be called.
-func (g *gate) enter(ctx context.Context, source string) *Error {
+// waiter is a check that waits for a place. Once begun, it is in no queue.
+type waiter struct {
+	check    func()
+	begun    bool          // guarded by gate.mu
+	panicked any           // what check panicked with
+	done     chan struct{} // closed after that
+}
+
+// do runs a signature check, after waiting for a place if need be. After an error
+// the check has not run.
+func (g *gate) do(ctx context.Context, source string, check func()) *Error {
 	g.mu.Lock()
 	if g.free > 0 { // then nobody waits
 		g.free--
 		g.mu.Unlock()
+		defer g.leave()
+		check()
 		return nil
 	}
 	queue, e := g.queueLocked(source)
@@ -58,8 +68,8 @@ func (g *gate) enter(ctx context.Context, source string) *Error {
 		g.mu.Unlock()
 		return e
 	}
-	turn := make(chan struct{})
-	place := queue.waiters.PushBack(turn)
+	w := &waiter{check: check, done: make(chan struct{})}
+	place := queue.waiters.PushBack(w)
 	g.waiting++
 	g.waited++
 	g.mu.Unlock()
@@ -68,23 +78,81 @@ func (g *gate) enter(ctx context.Context, source string) *Error {
 	defer timer.Stop()
 	var cause error
 	select {
-	case <-turn:
-		return nil
+	case <-w.done:
 	case <-ctx.Done():
 		cause = context.Cause(ctx)
 	case <-timer.C:
 		cause = errors.New("waited too long for other tokens to be verified")
 	}
+	if cause != nil && g.giveUp(queue, place) {
+		return busy(ErrUnavailable, cause)
+	}
+	<-w.done // a check that has begun is over soon
+	if w.panicked != nil {
+		panic(w.panicked) // a panic is the request's, whichever goroutine it came up in
+	}
+	return nil
+}
+
+// giveUp takes a waiter out of its queue, unless its check has begun.
+func (g *gate) giveUp(queue *sourceQueue, place *list.Element) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	select {
-	case <-turn: // handed over at the last moment: pass it on
-		g.handOverLocked()
-	default:
-		g.removeLocked(queue, place)
+	if place.Value.(*waiter).begun {
+		return false
 	}
+	g.removeLocked(queue, place)
 	g.refused++
-	return busy(ErrUnavailable, cause)
+	return true
+}
+
+// leave gives a place back, or to those who wait.
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waiting == 0 {
+		g.free++
+		return
+	}
+	go g.serve()
+}
+
+// serve keeps a place and makes the checks that wait, until none is left. It has
+// a thread to itself: an operating system that sees one thread take a core for
+// long favours the others, which answer requests with known tokens.
+func (g *gate) serve() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for w := g.next(); w != nil; {
+		w.run()
+		next := g.next() // its place is given up before its request is answered
+		close(w.done)
+		runtime.Gosched() // what became ready on this core meanwhile goes first
+		w = next
+	}
+}
+
+func (w *waiter) run() {
+	defer func() { w.panicked = recover() }()
+	w.check()
+}
+
+// next returns the waiter whose turn it is. If there is none, the place is free.
+func (g *gate) next() *waiter {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	front := g.turns.Front()
+	if front == nil {
+		g.free++
+		return nil
+	}
+	queue := front.Value.(*sourceQueue)
+	g.turns.MoveToBack(front)
+	first := queue.waiters.Front()
+	g.removeLocked(queue, first)
+	w := first.Value.(*waiter)
+	w.begun = true
+	return w
 }
 
 // queueLocked returns a source's queue if a place in it is left.
@@ -109,26 +177,6 @@ func busy(kind, cause error, attrs ...slog.Attr) *Error {
 	e.RetryAfter = time.Second
 	e.cause = cause
 	return e
-}
-
-// leave gives a place back, or to the one whose turn it is.
-func (g *gate) leave() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.handOverLocked()
-}
-
-func (g *gate) handOverLocked() {
-	front := g.turns.Front()
-	if front == nil {
-		g.free++
-		return
-	}
-	queue := front.Value.(*sourceQueue)
-	g.turns.MoveToBack(front)
-	first := queue.waiters.Front()
-	close(first.Value.(chan struct{}))
-	g.removeLocked(queue, first)
 }
 
 func (g *gate) removeLocked(queue *sourceQueue, place *list.Element) {

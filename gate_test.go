@@ -17,20 +17,30 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// slowGate is a gate in a bubble, whose checks go on until leave ends one.
+type slowGate struct {
+	*gate
+	ending chan struct{}
+}
+
+func (g slowGate) leave() {
+	g.ending <- struct{}{}
+	synctest.Wait()
+}
+
 // fullGate returns a gate of one place, which is taken.
-func fullGate(t *testing.T) *gate {
-	t.Helper()
-	g := newGate()
+func fullGate() slowGate {
+	g := slowGate{newGate(), make(chan struct{})}
 	g.free = 1
-	require.Nil(t, g.enter(t.Context(), "first"))
+	queueUp(context.Background(), g, "first")
 	return g
 }
 
-// queueUp lets a source wait in the bubble, behind those who wait already. The
-// answer comes on the channel.
-func queueUp(ctx context.Context, g *gate, source string) <-chan *Error {
+// queueUp lets a source wait, behind those who wait already. The answer comes on
+// the channel once its check has ended.
+func queueUp(ctx context.Context, g slowGate, source string) <-chan *Error {
 	answer := make(chan *Error, 1)
-	go func() { answer <- g.enter(ctx, source) }()
+	go func() { answer <- g.do(ctx, source, func() { <-g.ending }) }()
 	synctest.Wait()
 	return answer
 }
@@ -63,24 +73,23 @@ func TestSourcesAreServedInTurn(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				g := fullGate(t)
+				g := fullGate()
 				var served []string
 				arrivals := strings.Fields(test.arrivals)
 				for _, who := range arrivals {
-					go func() {
-						if g.enter(t.Context(), who[:1]) == nil {
-							served = append(served, who) // one at a time: there is one place
-						}
-					}()
+					go g.do(t.Context(), who[:1], func() {
+						served = append(served, who) // one at a time: there is one place
+						<-g.ending
+					})
 					synctest.Wait()
 				}
-				for range arrivals {
+				for i := range arrivals {
 					g.leave()
-					synctest.Wait()
+					assert.Len(t, served, i+1)
 				}
 				assert.Equal(t, test.served, strings.Join(served, " "))
 				g.leave()
-				assertIdle(t, g, 1)
+				assertIdle(t, g.gate, 1)
 				assert.EqualValues(t, len(arrivals), g.waited)
 				assert.Zero(t, g.refused)
 			})
@@ -91,15 +100,12 @@ func TestSourcesAreServedInTurn(t *testing.T) {
 func TestASourceFillsHalfOfTheQueueAtMost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := fullGate(t)
+		g := fullGate()
 		var admitted []<-chan *Error
 		fill := func(source string) {
 			for range maxQueuedSource {
-				answer := make(chan *Error, 1)
-				go func() { answer <- g.enter(t.Context(), source) }()
-				admitted = append(admitted, answer)
+				admitted = append(admitted, queueUp(t.Context(), g, source))
 			}
-			synctest.Wait()
 			require.Equal(t, len(admitted), g.waiting)
 		}
 		refused := func(source string, kind error) {
@@ -119,13 +125,12 @@ func TestASourceFillsHalfOfTheQueueAtMost(t *testing.T) {
 
 		for range admitted {
 			g.leave()
-			synctest.Wait()
 		}
+		g.leave()
 		for _, answer := range admitted {
 			assert.Nil(t, <-answer)
 		}
-		g.leave()
-		assertIdle(t, g, 1)
+		assertIdle(t, g.gate, 1)
 		assert.EqualValues(t, 3, g.refused)
 	})
 }
@@ -133,7 +138,7 @@ func TestASourceFillsHalfOfTheQueueAtMost(t *testing.T) {
 func TestNobodyWaitsForATurnOverTwoSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := fullGate(t)
+		g := fullGate()
 		begin := time.Now()
 		early := queueUp(t.Context(), g, "a")
 		late := queueUp(t.Context(), g, "a")
@@ -143,22 +148,24 @@ func TestNobodyWaitsForATurnOverTwoSeconds(t *testing.T) {
 		assert.Equal(t, time.Second, e.RetryAfter)
 		assert.ErrorIs(t, <-late, ErrUnavailable)
 		g.leave()
-		assertIdle(t, g, 1)
+		assertIdle(t, g.gate, 1)
 
-		require.Nil(t, g.enter(t.Context(), "a"))
+		queueUp(t.Context(), g, "a")
 		next := queueUp(t.Context(), g, "b")
 		time.Sleep(2*time.Second - 1)
 		g.leave()
-		assert.Nil(t, <-next)
+		time.Sleep(time.Second)
+		assert.Empty(t, next, "its check has begun, and is not given up")
 		g.leave()
-		assertIdle(t, g, 1)
+		assert.Nil(t, <-next)
+		assertIdle(t, g.gate, 1)
 	})
 }
 
 func TestACancelledWaiterLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := fullGate(t)
+		g := fullGate()
 		gone := errors.New("the client is gone")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		first := queueUp(t.Context(), g, "a")
@@ -174,41 +181,54 @@ func TestACancelledWaiterLeavesTheQueue(t *testing.T) {
 		assert.Len(t, g.sources, 2)
 
 		g.leave()
+		g.leave()
 		assert.Nil(t, <-first)
 		g.leave()
 		assert.Nil(t, <-last, "the turn of one who left is nobody's")
-		g.leave()
-		assertIdle(t, g, 1)
+		assertIdle(t, g.gate, 1)
 	})
 }
 
-// A place may be handed over at the very moment at which the waiter gives up.
-func TestAPlaceHandedOverToOneWhoGaveUpIsPassedOn(t *testing.T) {
+func TestWhoLeavesOnceItsCheckHasBegunStaysUntilItEnds(t *testing.T) {
 	t.Parallel()
-	for name, giveUp := range map[string]func(context.CancelFunc){
-		"by the end of its context": func(cancel context.CancelFunc) { cancel() },
-		"by the time":               func(context.CancelFunc) { time.Sleep(time.Second) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				g := fullGate(t)
-				ctx, cancel := context.WithCancel(t.Context())
-				leaving := queueUp(ctx, g, "a")
-				time.Sleep(maxQueueTime - time.Second)
-				next := queueUp(t.Context(), g, "b")
-				g.mu.Lock() // until we are done, the one who gives up cannot leave the queue
-				giveUp(cancel)
-				g.handOverLocked()
-				g.mu.Unlock()
-				require.ErrorIs(t, <-leaving, ErrUnavailable)
-				assert.Nil(t, <-next)
-				g.leave()
-				assertIdle(t, g, 1)
-				cancel()
-			})
-		})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		g := fullGate()
+		ctx, cancel := context.WithCancel(t.Context())
+		leaving := queueUp(ctx, g, "a")
+		last := queueUp(t.Context(), g, "a")
+		g.leave()
+		cancel()
+		synctest.Wait()
+		assert.Empty(t, leaving, "its check has begun")
+		g.leave()
+		assert.Nil(t, <-leaving)
+		g.leave()
+		assert.Nil(t, <-last)
+		assertIdle(t, g.gate, 1)
+		assert.Zero(t, g.refused)
+	})
+}
+
+// A check that waits runs in a goroutine that no server recovers for.
+func TestAPanicInACheckIsItsRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := fullGate()
+		panicked := make(chan any, 1)
+		go func() {
+			defer func() { panicked <- recover() }()
+			_ = g.do(t.Context(), "a", func() { panic("a key that nobody expected") })
+		}()
+		synctest.Wait()
+		next := queueUp(t.Context(), g, "a")
+		g.leave()
+		assert.Equal(t, "a key that nobody expected", <-panicked)
+		g.leave()
+		assert.Nil(t, <-next)
+		assertIdle(t, g.gate, 1)
+		assert.Panics(t, func() { _ = g.do(t.Context(), "a", func() { panic("at once") }) })
+		assertIdle(t, g.gate, 1)
+	})
 }
 
 func TestTheGateUnderLoad(t *testing.T) {
@@ -225,15 +245,14 @@ func TestTheGateUnderLoad(t *testing.T) {
 				if rand.IntN(4) == 0 {
 					go cancel()
 				}
-				if g.enter(ctx, string(rune('a'+client%8))) == nil {
+				_ = g.do(ctx, string(rune('a'+client%8)), func() {
 					entered.Add(1)
 					now := inside.Add(1)
 					for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
 					}
 					runtime.Gosched()
 					inside.Add(-1)
-					g.leave()
-				}
+				})
 				cancel()
 			}
 		})

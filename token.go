@@ -78,16 +78,15 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 		if g.tokens.has(raw, t.key) {
 			return true, nil // verified between our look at the memory and now
 		}
-		if e := g.gate.enter(ctx, g.source(r)); e != nil {
-			return false, e
+		verified := false
+		e := g.gate.do(ctx, g.source(r), func() {
+			verified = t.key.Verify(bytesOf(t.claims.signed), t.signature) == nil
+		})
+		if verified {
+			t.forget(raw)
+			g.tokens.put(raw, t)
 		}
-		defer g.gate.leave()
-		if t.key.Verify(bytesOf(t.claims.signed), t.signature) != nil {
-			return false, nil
-		}
-		t.forget(raw)
-		g.tokens.put(raw, t)
-		return true, nil
+		return verified, e
 	})
 	if e != nil {
 		return nil, e
