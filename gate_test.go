@@ -260,6 +260,11 @@ func TestTheGateUnderLoad(t *testing.T) {
 	wg.Wait()
 	assert.LessOrEqual(t, most.Load(), int64(places))
 	assert.EqualValues(t, clients*rounds, uint64(entered.Load())+g.refused, "everybody got an answer")
+	assert.Eventually(t, func() bool { // where the last to wait gave up, its place is given back after
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.free == places
+	}, 10*time.Second, time.Millisecond)
 	assertIdle(t, g, places)
 }
 
