@@ -115,6 +115,24 @@ func TestConformance(t *testing.T) {
 	assert.True(t, strings.Contains(page, table.String()), "the counts on the page should be:\n%s", table.String())
 }
 
+// The threat model names tests too.
+func TestSecurityNamesTestsThatAreThere(t *testing.T) {
+	t.Parallel()
+	tests := &testIndex{folders: make(map[string]*testFolder)}
+	page := readFile(t, "SECURITY.md")
+	named := 0
+	for _, span := range regexp.MustCompile("`((?:[a-z0-9/]+\\.)?Test[^`]+)`").FindAllStringSubmatch(page, -1) {
+		named++
+		assert.NoError(t, tests.find(t, span[1]))
+	}
+	t.Logf("%d tests are named", named)
+	for line := range strings.SplitSeq(page, "\n") {
+		if cells := strings.Split(line, " | "); strings.HasPrefix(line, "| ") && len(cells) == 4 && !strings.HasPrefix(line, "| who ") {
+			assert.Regexp(t, "`.*Test|\\*\\*not stopped\\*\\*", line, "a threat without a test")
+		}
+	}
+}
+
 // What would let a row pass without a test is told here.
 func TestConformanceMissesNothing(t *testing.T) {
 	t.Parallel()
