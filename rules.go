@@ -19,7 +19,7 @@ import (
 type Rule struct {
 	demand       demand
 	scopes       []string // of all parts, in order, without repeats
-	organization bool     // a part names an organization
+	organization bool     // a token limited to an organization can meet it
 	custom       bool     // a part is a user's function
 	optional     bool
 }
@@ -284,26 +284,14 @@ func (d *denied) Error() string { return "m2mauth: denied: " + d.text }
 // AllOf demands that all of the rules are met. Functions given to [Custom] are
 // asked last. It panics if no token can meet them all.
 func AllOf(rules ...Rule) Rule {
-	d := allOf(demandsOf("AllOf", rules))
-	var kinds []machine
-	var clients []client
-	d.collect(&kinds, &clients)
-	if slices.Contains(kinds, machine(true)) && slices.Contains(kinds, machine(false)) {
-		panic(fmt.Sprintf("m2mauth: %s: no token is a machine's and a user's", d))
-	}
-	if len(clients) > 0 && !slices.ContainsFunc(clients[0], func(id string) bool { return inAll(clients, id) }) {
-		panic(fmt.Sprintf("m2mauth: %s: no token has two clients", d))
-	}
-	all := Rule{demand: d}
+	all := Rule{demand: allOf(demandsOf("AllOf", rules))}
 	all.gather(rules)
 	return all
 }
 
-func inAll(clients []client, id string) bool {
-	return !slices.ContainsFunc(clients, func(ids client) bool { return !slices.Contains(ids, id) })
-}
-
-// AnyOf demands that at least one of the rules is met.
+// AnyOf demands that at least one of the rules is met. One that the rest of a
+// larger rule excludes lets nobody through and is no mistake, so that parts can
+// be shared by routes: AllOf(Machine(), AnyOf(User(), AllScopes("admin"))).
 func AnyOf(rules ...Rule) Rule {
 	some := Rule{demand: anyOf(demandsOf("AnyOf", rules))}
 	some.gather(rules)
@@ -324,10 +312,20 @@ func demandsOf(call string, rules []Rule) []demand {
 	return demands
 }
 
-// gather takes over from the parts what the whole rule says.
+// gather takes over from the parts what the whole rule says, and panics if no
+// token can meet it.
 func (r *Rule) gather(parts []Rule) {
+	possible := false
+	for _, id := range append(clientsIn(r.demand), "") { // "" is a client that is not named
+		for _, kind := range []machine{true, false} {
+			met, bound := canMeet(r.demand, kind, id)
+			possible, r.organization = possible || met, r.organization || bound
+		}
+	}
+	if !possible {
+		panic(fmt.Sprintf("m2mauth: %s: no token can meet this: each is either a machine's or a user's, and has one client", r))
+	}
 	for _, part := range parts {
-		r.organization = r.organization || part.organization
 		r.custom = r.custom || part.custom
 		for _, s := range part.scopes {
 			if !slices.Contains(r.scopes, s) {
@@ -335,6 +333,54 @@ func (r *Rule) gather(parts []Rule) {
 			}
 		}
 	}
+}
+
+// canMeet reports whether a token of this kind and client can meet d, and whether
+// by a part that compares its organization. Nothing else that parts demand is
+// taken to exclude anything: a token may have every scope, and a claim may be an
+// array of all values.
+func canMeet(d demand, kind machine, id string) (met, bound bool) {
+	switch d := d.(type) {
+	case machine:
+		return d == kind, false
+	case client:
+		return slices.Contains(d, id), false
+	case organization:
+		return true, true
+	case allOf:
+		for _, part := range d {
+			partMet, partBound := canMeet(part, kind, id)
+			if !partMet {
+				return false, false
+			}
+			bound = bound || partBound
+		}
+		return true, bound
+	case anyOf:
+		for _, part := range d {
+			partMet, partBound := canMeet(part, kind, id)
+			met, bound = met || partMet, bound || partBound
+		}
+		return met, bound
+	}
+	return true, false
+}
+
+// clientsIn returns the clients that d names, at any depth.
+func clientsIn(d demand) (ids []string) {
+	var parts []demand
+	switch d := d.(type) {
+	case client:
+		return slices.Clone(d)
+	case allOf:
+		parts = d
+	case anyOf:
+		parts = d
+	}
+	for _, part := range parts {
+		ids = append(ids, clientsIn(part)...)
+	}
+	return ids
 }
 
 type allOf []demand
@@ -356,20 +402,6 @@ func (d allOf) check(ctx context.Context, c *Claims, r Request, ask bool) (bound
 		}
 	}
 	return bound, why
-}
-
-// collect gathers those parts, at any depth, that may exclude each other.
-func (d allOf) collect(kinds *[]machine, clients *[]client) {
-	for _, part := range d {
-		switch part := part.(type) {
-		case machine:
-			*kinds = append(*kinds, part)
-		case client:
-			*clients = append(*clients, part)
-		case allOf:
-			part.collect(kinds, clients)
-		}
-	}
 }
 
 type anyOf []demand

@@ -450,6 +450,7 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 	optional := m2mauth.Optional(a)
 	guard := quietGuard(t, m2mauthtest.NewIssuer())
 	organizations := quietGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) { c.Audience = "urn:logto:organization:" })
+	excluded := m2mauth.AllOf(m2mauth.User(), m2mauth.AnyOf(m2mauth.AllOf(m2mauth.OrganizationPath("org"), m2mauth.Machine()), a))
 	for _, test := range []struct {
 		want string
 		make func()
@@ -462,9 +463,18 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 		{`AnyOf: Optional(AllScopes("a")) cannot be part of another rule`, func() { m2mauth.AnyOf(a, optional) }},
 		{`Optional: Optional(AllScopes("a")) cannot be optional`, func() { m2mauth.Optional(optional) }},
 		{`Optional: Rule{} cannot be optional`, func() { m2mauth.Optional(m2mauth.Rule{}) }},
-		{`AllOf(Machine(), AllScopes("a"), User()): no token is a machine's and a user's`, func() { m2mauth.AllOf(m2mauth.Machine(), a, m2mauth.User()) }},
-		{`AllOf(User(), AllOf(a, Machine())): no token is a machine's and a user's`, func() { m2mauth.AllOf(m2mauth.User(), m2mauth.AllOf(a, m2mauth.Machine())) }},
-		{`AllOf(Client("x"), Client("y", "z")): no token has two clients`, func() { m2mauth.AllOf(m2mauth.Client("x"), m2mauth.Client("y", "z")) }},
+		{`AllOf(Machine(), AllScopes("a"), User()): no token can meet this`, func() { m2mauth.AllOf(m2mauth.Machine(), a, m2mauth.User()) }},
+		{`AllOf(User(), AllOf(a, Machine())): no token can meet this`, func() { m2mauth.AllOf(m2mauth.User(), m2mauth.AllOf(a, m2mauth.Machine())) }},
+		{`AllOf(Machine(), AnyOf(User())): no token can meet this`, func() { m2mauth.AllOf(m2mauth.Machine(), m2mauth.AnyOf(m2mauth.User())) }},
+		{`AllOf(Client("x"), Client("y", "z")): no token can meet this`, func() { m2mauth.AllOf(m2mauth.Client("x"), m2mauth.Client("y", "z")) }},
+		{`AllOf(AnyOf(Client("x"), Client("y")), AnyOf(AllOf(a, Client("z")), Client("v"))): no token can meet this`, func() {
+			m2mauth.AllOf(m2mauth.AnyOf(m2mauth.Client("x"), m2mauth.Client("y")), m2mauth.AnyOf(m2mauth.AllOf(a, m2mauth.Client("z")), m2mauth.Client("v")))
+		}},
+		{`AllOf(AnyOf(AllOf(Machine(), Client("x")), AllOf(User(), Client("y"))), User(), Client("x")): no token can meet this`, func() {
+			m2mauth.AllOf(m2mauth.AnyOf(m2mauth.AllOf(m2mauth.Machine(), m2mauth.Client("x")), m2mauth.AllOf(m2mauth.User(), m2mauth.Client("y"))),
+				m2mauth.User(), m2mauth.Client("x"))
+		}},
+		{`AllOf(Machine(), User()): no token can meet this`, func() { m2mauth.AnyOf(a, m2mauth.AllOf(m2mauth.Machine(), m2mauth.User())) }},
 		{`Client(): nothing given`, func() { m2mauth.Client() }},
 		{`Client("x", ""): nothing given, or something empty`, func() { m2mauth.Client("x", "") }},
 		{`Claim("tier"): nothing given`, func() { m2mauth.Claim("tier") }},
@@ -479,6 +489,7 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 		{`Require: AllScopes("a") names no organization`, func() { organizations.Require("a") }},
 		{`RequireAny: AnyScope("a") names no organization`, func() { organizations.RequireAny("a") }},
 		{`Authenticate: AnyToken() names no organization`, func() { organizations.Authenticate(http.NotFoundHandler()) }},
+		{`RequireRule: AllOf(User(), AnyOf(AllOf(OrganizationPath("org"), Machine()), AllScopes("a"))) names no organization`, func() { organizations.RequireRule(excluded) }},
 	} {
 		t.Run(test.want, func(t *testing.T) {
 			t.Parallel()
@@ -496,6 +507,9 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 		m2mauth.AnyOf(m2mauth.Machine(), m2mauth.User())
 		m2mauth.AllOf(m2mauth.Machine(), m2mauth.Machine(), m2mauth.AnyOf(m2mauth.User(), a))
 		m2mauth.AllOf(m2mauth.Client("x", "y"), m2mauth.Client("y", "z"))
+		m2mauth.AllOf(m2mauth.Claim("tier", "gold"), m2mauth.Claim("tier", "silver")) // an array may hold both
+		m2mauth.OrganizationHeader("x_organization.id")
+		guard.RequireRule(excluded) // opened by tokens of no organization
 	})
 }
 
