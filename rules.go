@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -214,15 +215,27 @@ func OrganizationPath(wildcard string) Rule {
 }
 
 // OrganizationHeader is [Organization] where a header field names it. A field
-// that comes twice names none.
+// that comes twice names none. It panics if no field of that name (RFC 9110
+// §5.1) can bring one: Host, Authorization, and those for one hop alone.
 func OrganizationHeader(field string) Rule {
 	mustHaveValues("OrganizationHeader", 1, field)
-	return Rule{demand: organization{"OrganizationHeader(" + strconv.Quote(field) + ")", func(r Request) string {
+	name := "OrganizationHeader(" + strconv.Quote(field) + ")"
+	if span(field, &schemeChars) != len(field) || slices.Contains(bringNoOrganization, http.CanonicalHeaderKey(field)) {
+		panic(fmt.Sprintf("m2mauth: %s: no header field of that name can bring an organization; use one such as X-Organization", name))
+	}
+	return Rule{demand: organization{name, func(r Request) string {
 		if values := r.Header(field); len(values) == 1 {
 			return values[0]
 		}
 		return ""
 	}}, organization: true}
+}
+
+// bringNoOrganization are the fields that proxies and servers keep to themselves
+// (RFC 9110 §7.6.1; net/http takes Host out too), and the one with the token.
+var bringNoOrganization = []string{
+	"Authorization", "Connection", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
 type organization struct {
