@@ -131,8 +131,28 @@ func (e *Error) Is(target error) bool {
 	return ok && k == e.kind
 }
 
-// Unwrap returns the cause, such as the failure of a fetch, or nil.
-func (e *Error) Unwrap() error { return e.cause }
+// Unwrap returns the cause, such as the failure of a fetch, or nil. What is in
+// it is found by [errors.Is] and [errors.As], but for the kinds of errors of this
+// package: an Error has one, and a function given to [Custom] may return another
+// guard's.
+func (e *Error) Unwrap() error {
+	if e.cause == nil {
+		return nil
+	}
+	return cause{e.cause}
+}
+
+// cause has no Unwrap, by which errors.Is would get past its Is.
+type cause struct{ err error }
+
+func (c cause) Error() string { return c.err.Error() }
+
+func (c cause) Is(target error) bool {
+	_, ours := target.(*kind)
+	return !ours && errors.Is(c.err, target)
+}
+
+func (c cause) As(target any) bool { return errors.As(c.err, target) }
 
 // Response returns the header fields and the body that answer the error as RFC
 // 6750 says, for adapters to things that are not net/http: WWW-Authenticate
@@ -201,6 +221,13 @@ func writable(scopes []string) bool {
 	return true
 }
 
+// internalError tells the caller nothing of its cause.
+func internalError(cause error, attrs ...slog.Attr) *Error {
+	e := newError(ErrInternal, "the request could not be authorized because of an internal error", attrs...)
+	e.cause = cause
+	return e
+}
+
 // asError finds the *Error in err, or makes one that tells nothing of err to
 // the caller. A nil error is a mistake of the program, and no permission.
 func asError(err error) (e *Error, ours bool) {
@@ -211,7 +238,5 @@ func asError(err error) (e *Error, ours bool) {
 		}
 		err = errors.New("an *Error that no guard made")
 	}
-	e = newError(ErrInternal, "the request could not be authorized because of an internal error")
-	e.cause = err
-	return e, false
+	return internalError(err), false
 }

@@ -2,6 +2,7 @@ package m2mauth
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,6 +95,51 @@ func TestErrorUnwrapsToItsCause(t *testing.T) {
 	assert.Equal(t, "m2mauth: temporarily unavailable: try again later: GET https://a.example: dial tcp: refused", e.Error())
 	assert.Equal(t, "m2mauth: a text", (&Error{Text: "a text"}).Error())
 	assert.Equal(t, "m2mauth: wrong issuer", ErrIssuer.Error())
+}
+
+// TestAnErrorIsOfOneKind whatever it was caused by, such as the refusal of another
+// guard that a user's function asked.
+func TestAnErrorIsOfOneKind(t *testing.T) {
+	t.Parallel()
+	guard, err := New(goodConfig())
+	require.NoError(t, err)
+	own := errors.New("the user's own")
+	for _, test := range []struct {
+		name  string
+		cause error
+		own   bool
+	}{
+		{"a guard's error", newError(ErrScope, "T"), false},
+		{"a guard's error, wrapped", fmt.Errorf("asking: %w", newError(ErrScope, "T")), false},
+		{"the kind itself", fmt.Errorf("asking: %w", ErrScope), false},
+		{"a guard's error and one of the user's", errors.Join(newError(ErrScope, "T"), own), true},
+		{"a guard's error caused by one of the user's", &Error{kind: ErrScope.(*kind), cause: own}, true},
+		{"one of the user's", fmt.Errorf("asking: %w", own), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			rule := Custom("ask", func(context.Context, *Claims, Request) error { return test.cause })
+			e := guard.authorize(t.Context(), claimsWith("a"), nil, rule)
+			require.NotNil(t, e)
+			wrapped := fmt.Errorf("the handler: %w", e)
+			for _, kind := range everyKind {
+				assert.Equal(t, kind.sentinel == ErrInternal, errors.Is(wrapped, kind.sentinel), kind.name)
+			}
+			assert.Equal(t, test.own, errors.Is(wrapped, own))
+			var found *Error
+			require.ErrorAs(t, wrapped, &found)
+			assert.Same(t, e, found)
+			assert.ErrorContains(t, errors.Unwrap(e), test.cause.Error(), "the cause can still be told")
+		})
+	}
+	e, ours := asError(fmt.Errorf("asking: %w", ErrScope))
+	assert.False(t, ours)
+	assert.NotErrorIs(t, e, ErrScope)
+
+	var syntax *json.SyntaxError
+	e = internalError(fmt.Errorf("reading: %w", &json.SyntaxError{Offset: 7}))
+	require.ErrorAs(t, e, &syntax)
+	assert.EqualValues(t, 7, syntax.Offset)
 }
 
 func TestResponseShowsNothingOfTheCause(t *testing.T) {

@@ -506,9 +506,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	case why == nil:
 		return nil
 	case why.err != nil:
-		e := newError(ErrInternal, "the request could not be authorized because of an internal error", slog.String("rule", rule.String()))
-		e.cause = why.err
-		return e
+		return internalError(why.err, slog.String("rule", rule.String()))
 	case !why.scope:
 		return newError(ErrForbidden, why.text, slog.String("rule", rule.String()), slog.String("organization_id", loggable(c.organizationID)),
 			slog.String("client_id", loggable(c.clientID)), slog.String("pattern", patternOf(r)))
