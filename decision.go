@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Decision is what Config.OnDecision is told after each check.
+// Decision is what Config.OnDecision is told after each check. Where a function
+// of yours panics, that is told as "internal_error", and the panic goes on.
 type Decision struct {
 	// Rule is what the route demanded; its String is fit for an audit log.
 	Rule Rule

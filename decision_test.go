@@ -296,6 +296,67 @@ func TestAMistakeInOnDecisionIsNotTheCallersProblem(t *testing.T) {
 	assert.Equal(t, 3, panics, "and the operator sees it")
 }
 
+// TestAPanicOfAFunctionIsTold and goes on to the server, which knows what to do.
+func TestAPanicOfAFunctionIsTold(t *testing.T) {
+	t.Parallel()
+	mistake := errors.New("a mistake")
+	custom := m2mauth.Custom("mistaken", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { panic(mistake) })
+	for _, test := range []struct {
+		name   string
+		rule   m2mauth.Rule
+		token  m2mauthtest.Token
+		change func(*m2mauth.Config)
+		claims bool // the token had been verified
+	}{
+		{"Custom", custom, m2mauthtest.Token{}, nil, true},
+		{"Custom in an optional rule", m2mauth.Optional(custom), m2mauthtest.Token{}, nil, true},
+		{"Custom and OnDecision as well", custom, m2mauthtest.Token{}, func(c *m2mauth.Config) {
+			tell := c.OnDecision
+			c.OnDecision = func(ctx context.Context, d m2mauth.Decision) { tell(ctx, d); panic("another mistake") }
+		}, true},
+		{"Organization", m2mauth.Organization(func(m2mauth.Request) string { panic(mistake) }), m2mauthtest.Token{OrganizationID: "acme"}, nil, true},
+		{"IsMachine", m2mauth.Machine(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
+			c.IsMachine = func(*m2mauth.Claims) bool { panic(mistake) }
+		}, true},
+		{"Source", m2mauth.AnyToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
+			c.Source = func(m2mauth.Request) string { panic(mistake) }
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			issuer, kept := m2mauthtest.NewIssuer(), new(decisions)
+			guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+				if c.OnDecision = kept.add; test.change != nil {
+					test.change(c)
+				}
+			})
+			test.token.Audience = shop
+			r := requestWith("Bearer " + issuer.Sign(test.token))
+			for n := range 2 {
+				assert.PanicsWithError(t, "a mistake", func() { _, _ = guard.Check(r, test.rule) })
+				d := kept.only(t)
+				assert.Equal(t, "internal_error", d.Outcome)
+				require.ErrorIs(t, d.Err, m2mauth.ErrInternal)
+				assert.Equal(t, test.rule.String(), d.Rule.String())
+				assert.Equal(t, test.claims, d.Claims != nil)
+				assert.Equal(t, test.claims && n > 0, d.Remembered)
+			}
+		})
+	}
+}
+
+func TestARequestThatIsNilIsRefusedAndTold(t *testing.T) {
+	t.Parallel()
+	guard, kept := deciding(t, m2mauthtest.NewIssuer())
+	for _, rule := range []m2mauth.Rule{m2mauth.AnyToken(), m2mauth.Optional(m2mauth.AnyToken())} {
+		claims, err := guard.CheckRequest(t.Context(), nil, rule)
+		assert.Nil(t, claims)
+		require.ErrorIs(t, err, m2mauth.ErrInternal)
+		assert.ErrorContains(t, err, "no Request")
+		assert.Equal(t, "internal_error", kept.only(t).Outcome)
+	}
+}
+
 func TestDecisionsUnderConcurrency(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()

@@ -195,8 +195,12 @@ func (h httpRequest) RemoteAddr() string           { return h.r.RemoteAddr }
 func (h httpRequest) Pattern() string              { return h.r.Pattern }
 
 // CheckRequest is [Guard.Check] for requests that are not net/http's. The
-// context's end frees the caller where a fetch of keys is waited for.
+// context's end frees the caller where a fetch of keys is waited for. A nil
+// Request is refused with ErrInternal.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (*Claims, error) {
+	if r == nil {
+		return ownClaims(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule))
+	}
 	token, e := bearerToken(r.Header("Authorization"))
 	return ownClaims(g.decide(ctx, token, e, r, rule))
 }
@@ -214,11 +218,17 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 		return nil, newError(ErrInternal, "this API's guard was not set up")
 	}
 	var begin time.Time
-	if g.onDecision != nil {
-		begin = time.Now()
-	}
 	var claims *Claims
-	remembered := false
+	remembered, told := false, g.onDecision == nil
+	if !told {
+		begin = time.Now()
+		defer func() {
+			if !told { // a function of the user's panicked, and the panic goes on
+				failed := internalError(errors.New("a panic in a function given to the guard"))
+				g.report(ctx, Decision{Rule: rule, Claims: claims, Err: failed, Remembered: remembered, Duration: time.Since(begin)}, false)
+			}
+		}()
+	}
 	if e == nil {
 		var t *token
 		if t, remembered, e = g.verify(ctx, raw, r); e == nil {
@@ -227,7 +237,8 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 		}
 	}
 	anonymous := rule.optional && e != nil && e.kind == ErrNoToken
-	if g.onDecision != nil {
+	if !told {
+		told = true
 		g.report(ctx, Decision{Rule: rule, Claims: claims, Err: e, Remembered: remembered, Duration: time.Since(begin)}, anonymous)
 	}
 	switch {
