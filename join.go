@@ -19,9 +19,10 @@ import (
 // each keeps its own audience, algorithms, types and keys. A token of an
 // unknown issuer gets 401 without any fetch. Memory for verified tokens, the
 // bound on signature checks, Realm, Source, Logger, ErrorHandler and OnDecision
-// are the first guard's, for all. Rules see a token whoever issued it: IDs of
-// clients and organizations are one issuer's own, so where two issuers may give
-// the same ID add Claim("iss", …) to the rule. The error says which guard is nil, was joined
+// are the first guard's, for all. Rules see a token whoever issued it, and so
+// trust every issuer alike: IDs of clients and organizations are one issuer's
+// own, so where two may give the same ID, by chance or on purpose, add
+// Claim("iss", …) to the rule. The error says which guard is nil, was joined
 // before, or has an issuer that another has.
 func Join(first *Guard, others ...*Guard) (*Guard, error) {
 	var mistakes []error
@@ -47,9 +48,22 @@ func Join(first *Guard, others ...*Guard) (*Guard, error) {
 	all.metadataURL = new(atomic.Pointer[string]) // the first guard's document names one issuer
 	for _, member := range joined {
 		member.tokens, member.checks, member.gate, member.sourceOf = all.tokens, all.checks, all.gate, all.sourceOf
-		all.claims.organizations = all.claims.organizations && member.claims.organizations
 	}
 	return &all, nil
+}
+
+// needsOrganization reports whether no token opens a route here whose rule names
+// no organization: all are limited to one. Of several guards it takes all, since
+// one whose tokens are not, or may pass, can open the route. The opposite does
+// not exist: each guard sees the organizations of its tokens, in aud or in
+// organization_id, whatever its Config says.
+func (g *Guard) needsOrganization() bool {
+	for _, member := range g.joined {
+		if !member.needsOrganization() {
+			return false
+		}
+	}
+	return g.joined != nil || g.claims.organizations && !g.allowOrganizations
 }
 
 // ofIssuer returns the guard for the issuer that a token claims to be of.

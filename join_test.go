@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -474,6 +475,42 @@ func TestJoinNamesEveryMistake(t *testing.T) {
 			assert.Len(t, strings.Split(err.Error(), "\n"), max(1, len(test.says)-strings.Count(test.name, "joined")), "%v", err)
 			for _, text := range test.says {
 				assert.ErrorContains(t, err, text)
+			}
+		})
+	}
+}
+
+// TestARouteThatNoMemberOpensIsAMistakeInAnyOrder: one whose rule names no
+// organization, where every token is limited to one.
+func TestARouteThatNoMemberOpensIsAMistakeInAnyOrder(t *testing.T) {
+	t.Parallel()
+	api := newTenant("https://api.test/oidc").guard(t)
+	organizations := newTenant("https://one.test/oidc").guard(t, ofOrganizations)
+	others := newTenant("https://two.test/oidc").guard(t, ofOrganizations)
+	open := newTenant("https://open.test/oidc").guard(t, ofOrganizations, func(c *m2mauth.Config) { c.AllowOrganizations = true })
+	for _, test := range []struct {
+		name    string
+		guards  []*m2mauth.Guard
+		mistake bool
+	}{
+		{"organization tokens alone", []*m2mauth.Guard{organizations, others}, true},
+		{"organization tokens of one issuer", []*m2mauth.Guard{organizations}, true},
+		{"an API's tokens too", []*m2mauth.Guard{organizations, api}, false},
+		{"an API's tokens too, among several", []*m2mauth.Guard{organizations, others, api}, false},
+		{"one that leaves organizations to handlers", []*m2mauth.Guard{organizations, open}, false},
+		{"that one alone", []*m2mauth.Guard{open}, false},
+		{"that one and an API", []*m2mauth.Guard{open, api}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			for n := range test.guards { // each of them first
+				both := joined(t, test.guards[n], append(slices.Clone(test.guards[:n]), test.guards[n+1:]...)...)
+				assert.NotPanics(t, func() { both.RequireRule(m2mauth.OrganizationPath("org")) })
+				if test.mistake {
+					assert.Panics(t, func() { both.Require("read") }, "guard %d first", n+1)
+				} else {
+					assert.NotPanics(t, func() { both.Require("read") }, "guard %d first", n+1)
+				}
 			}
 		})
 	}

@@ -140,8 +140,8 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 	if rule.demand == nil {
 		panic(fmt.Sprintf("m2mauth: %s: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken", call))
 	}
-	if g.claims.organizations && !g.allowOrganizations && !rule.organization {
-		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, and this Guard is for organization tokens; add Organization or OrganizationPath", call, rule))
+	if !rule.organization && g.needsOrganization() {
+		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, or none that its other parts leave possible, and this Guard is for organization tokens; add Organization or OrganizationPath", call, rule))
 	}
 	return func(next http.Handler) http.Handler {
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {

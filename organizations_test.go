@@ -113,6 +113,49 @@ func TestTokensOfOrganizationsOnEveryEntry(t *testing.T) {
 	}
 }
 
+// TestEveryGuardSeesOrganizations: there is no Config with which a rule that names
+// an organization could never hold.
+func TestEveryGuardSeesOrganizations(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	jwt := map[string]any{"typ": "JWT"}
+	for _, test := range []struct {
+		name   string
+		change func(*m2mauth.Config)
+		token  m2mauthtest.Token
+	}{
+		{"for an API", func(*m2mauth.Config) {}, m2mauthtest.Token{OrganizationID: "acme"}},
+		{"for several APIs", func(c *m2mauth.Config) { c.OtherAudiences = []string{"https://other.api"} }, m2mauthtest.Token{OrganizationID: "acme"}},
+		{"that lets all organizations through", func(c *m2mauth.Config) { c.AllowOrganizations = true }, m2mauthtest.Token{OrganizationID: "acme"}},
+		{"for other token types", func(c *m2mauth.Config) { c.TokenTypes = []string{"JWT"} }, m2mauthtest.Token{OrganizationID: "acme", Header: jwt}},
+		{"with other claims", func(c *m2mauth.Config) {
+			c.ScopeClaims, c.ClientClaims, c.MaxLifetime = []string{"roles"}, []string{"azp"}, time.Hour
+		}, m2mauthtest.Token{OrganizationID: "acme", Claims: map[string]any{"azp": "app"}}},
+		{"with claims that are the organization's", func(c *m2mauth.Config) {
+			c.ScopeClaims, c.ClientClaims = []string{"organization_id"}, []string{"organization_id"}
+		}, m2mauthtest.Token{OrganizationID: "acme"}},
+		{"without machines", func(c *m2mauth.Config) { c.IsMachine = func(*m2mauth.Claims) bool { return false } }, m2mauthtest.Token{OrganizationID: "acme"}},
+		{"for organization tokens", ofOrganizations, m2mauthtest.Token{Audience: organizationToken + "acme"}},
+		{"for organization tokens that lets all through", func(c *m2mauth.Config) { ofOrganizations(c); c.AllowOrganizations = true },
+			m2mauthtest.Token{Audience: organizationToken + "acme"}},
+	} {
+		t.Run("a guard "+test.name, func(t *testing.T) {
+			t.Parallel()
+			guard := quietGuard(t, issuer, test.change)
+			if test.token.Audience == "" {
+				test.token.Audience = shop
+			}
+			for _, guard := range []*m2mauth.Guard{guard, joined(t, guard)} {
+				r := requestWith("Bearer " + issuer.Sign(test.token))
+				r.SetPathValue("org", "acme")
+				w := httptest.NewRecorder()
+				guard.RequireRule(m2mauth.OrganizationPath("org"))(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+				assert.Equal(t, http.StatusOK, w.Code)
+			}
+		})
+	}
+}
+
 func TestAGuardForOrganizationTokensMayLeaveTheOrganizationToItsHandlers(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
