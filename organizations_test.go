@@ -156,6 +156,25 @@ func TestEveryGuardSeesOrganizations(t *testing.T) {
 	}
 }
 
+// TestTheRemedyFitsTheKindOfToken: an organization token without its organization
+// would be no token at all.
+func TestTheRemedyFitsTheKindOfToken(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	elsewhere := m2mauth.AnyOf(m2mauth.OrganizationHeader("X-Organization"), m2mauth.AnyToken()) // met, but not by the organization
+	const remedy = "request a token without organization_id"
+	api, organizations := quietGuard(t, issuer), quietGuard(t, issuer, ofOrganizations)
+	for _, rule := range []m2mauth.Rule{m2mauth.AnyToken(), elsewhere} {
+		_, err := api.Check(requestWith("Bearer "+issuer.Sign(m2mauthtest.Token{Audience: shop, OrganizationID: "acme"})), rule)
+		require.ErrorIs(t, err, m2mauth.ErrForbidden)
+		assert.ErrorContains(t, err, remedy)
+		_, err = organizations.Check(requestWith("Bearer "+issuer.Token(organizationToken+"acme")), rule)
+		require.ErrorIs(t, err, m2mauth.ErrForbidden)
+		assert.ErrorContains(t, err, "no organization token opens it")
+		assert.NotContains(t, err.Error(), remedy)
+	}
+}
+
 func TestAGuardForOrganizationTokensMayLeaveTheOrganizationToItsHandlers(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()

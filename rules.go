@@ -521,7 +521,11 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 }
 
 func (g *Guard) limited(c *Claims, rule Rule) *Error {
-	return newError(ErrForbidden, "the token is limited to an organization, and this route is not: request a token without organization_id",
+	text := "the token is limited to an organization, and this route is not: request a token without organization_id"
+	if g.claims.organizations { // without one there is no such token
+		text = "the token is an organization token, and this route belongs to no organization: no organization token opens it"
+	}
+	return newError(ErrForbidden, text,
 		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
 }
 
