@@ -207,7 +207,8 @@ func Organization(of func(Request) string) Rule {
 }
 
 // OrganizationPath is [Organization] where a wildcard of the route's path is the
-// organization: OrganizationPath("org") for /orgs/{org}/products.
+// organization: OrganizationPath("org") for /orgs/{org}/products. Where the
+// request has no such path value nothing passes.
 func OrganizationPath(wildcard string) Rule {
 	mustHaveValues("OrganizationPath", 1, wildcard)
 	name := "OrganizationPath(" + strconv.Quote(wildcard) + ")"
