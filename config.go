@@ -106,23 +106,6 @@ type Config struct {
 	// /64. Behind a proxy, take the address that the proxy vouches for.
 	Source func(Request) string
 
-	// AllowOrganizations lets tokens with organization_id through, whose
-	// scopes hold within one Logto organization only. Default: they get 403.
-	// Set it only if your handlers compare Claims.OrganizationID themselves:
-	// otherwise a role in one customer's organization opens the data of all.
-	AllowOrganizations bool
-
-	// IsMachine tells a machine's token from a user's where sub is not the
-	// client, as with Auth0, Entra ID and Keycloak (see the README). It is called
-	// at each use, by many goroutines, and must not call Claims.IsMachine or
-	// Claims.AppID, which ask it. Default: sub equals the client.
-	IsMachine func(*Claims) bool
-
-	// OnDecision is told of every decision, for metrics and audit. It is called
-	// before the answer is given, by many goroutines; a panic in it changes
-	// nothing for the caller. Default: none, at no cost.
-	OnDecision func(context.Context, Decision)
-
 	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII
 	// without quotes and backslashes. Default: Audience, without characters
 	// that cannot stand there.
@@ -142,6 +125,23 @@ type Config struct {
 	// problem+json or a page of their own. WWW-Authenticate, Retry-After and
 	// Cache-Control are set already. Default: a small JSON body.
 	ErrorHandler func(http.ResponseWriter, *http.Request, *Error)
+
+	// AllowOrganizations lets tokens with organization_id through, whose
+	// scopes hold within one Logto organization only. Default: they get 403.
+	// Set it only if your handlers compare Claims.OrganizationID themselves:
+	// otherwise a role in one customer's organization opens the data of all.
+	AllowOrganizations bool
+
+	// IsMachine tells a machine's token from a user's where sub is not the
+	// client, as with Auth0, Entra ID and Keycloak (see the README). It is called
+	// at each use, by many goroutines, and must not call Claims.IsMachine or
+	// Claims.AppID, which ask it. Default: sub equals the client.
+	IsMachine func(*Claims) bool
+
+	// OnDecision is told of every decision, for metrics and audit. It is called
+	// before the answer is given, by many goroutines; a panic in it changes
+	// nothing for the caller. Default: none, at no cost.
+	OnDecision func(context.Context, Decision)
 }
 
 const (
