@@ -106,6 +106,9 @@ var differences = map[string][]Difference{
 		{rowOptions, http.StatusNoContent, "echo answers OPTIONS itself, with the methods that there are"},
 		{rowUnknownInner, http.StatusUnauthorized, "a group of echo's has a route for all else, so that its middlewares see those requests too"},
 	},
+	"fiber": {
+		{rowUnknownInner, http.StatusUnauthorized, "the middlewares of a group of fiber's run for every path with its prefix"},
+	},
 	"echo v4": {
 		{rowOptions, http.StatusNoContent, "as echo"},
 		{rowUnknownInner, http.StatusUnauthorized, "as echo"},

@@ -1,0 +1,218 @@
+// Package fiberauth puts an [m2mauth.Guard] in front of the handlers of fiber v3:
+//
+//	app.Get("/products", fiberauth.Require(guard, "read:products"), list)
+//
+//	func list(c fiber.Ctx) error {
+//		claims, _ := fiberauth.Claims(c)
+//		…
+//	}
+//
+// Claims are in c.Context() too, where [m2mauth.FromContext] finds them. A
+// [fiber.Ctx] is a [context.Context] itself, but not that one: pass c.Context() on.
+//
+// A refused request is answered by [m2mauth.Guard.WriteError], as it is with
+// net/http, and what stands behind the guard is not called. fiber's ErrorHandler
+// is told nothing of it, since the default one would answer with an error's
+// text and its cause. Config.ErrorHandler gets the request without its body.
+//
+// What the guard and rules see of a request are copies, which may be kept though
+// fasthttp overwrites its buffers with the next request. The [m2mauth.Request] that
+// a rule's function gets is for the duration of its call alone.
+//
+// # What fiber does otherwise than net/http
+//
+//   - fasthttp refuses header fields of more than 4 KiB in all, with 431. Set
+//     fiber.Config.ReadBufferSize to 16 KiB: tokens may have 8 KiB.
+//   - Nobody tells a handler that its caller has gone. The guard stops waiting for
+//     keys when c.Context() ends, which is never unless something in front of it
+//     sets a context, as fiber's timeout middleware does; Config.FetchTimeout
+//     bounds the wait in any case.
+//   - A panic ends the whole process. Put fiber's recover middleware in front of
+//     the guard, for functions given to [m2mauth.Custom] and Config.ErrorHandler.
+//   - Handlers run in the order in which they were registered. A route that was
+//     registered before app.Use(guard) is not guarded.
+//   - A guard in app.Use or in a group sees the path parameters of its own prefix,
+//     not those of the route that comes after: for all others
+//     [m2mauth.OrganizationPath] refuses. Values are those of c.Params: percent
+//     encoded unless fiber.Config.UnescapePath is set. In an app that is mounted at a
+//     prefix with parameters, c.Params mixes the values up; use a group there.
+//   - A cache in front of the guard answers without asking it, also when the token
+//     has expired. Put fiber's cache middleware behind the guard.
+//   - Of Host, Content-Type and User-Agent only the last field is seen.
+package fiberauth
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gofiber/fiber/v3"
+	"github.com/valyala/fasthttp"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// Require lets a request through if its token holds all of the scopes. It
+// panics if the guard is nil, or as [m2mauth.AllScopes] does.
+func Require(guard *m2mauth.Guard, scopes ...string) fiber.Handler {
+	defer panicAsOurs()
+	guard.Require(scopes...)
+	return handler(guard, m2mauth.AllScopes(scopes...))
+}
+
+// RequireAny lets a request through if its token holds any of the scopes. It
+// panics if the guard is nil, or as [m2mauth.AnyScope] does.
+func RequireAny(guard *m2mauth.Guard, scopes ...string) fiber.Handler {
+	defer panicAsOurs()
+	guard.RequireAny(scopes...)
+	return handler(guard, m2mauth.AnyScope(scopes...))
+}
+
+// RequireRule lets a request through if its token meets the rule, which may look
+// at the route's path parameters. It panics if the guard is nil, or if the rule is
+// the zero Rule, which nothing meets.
+func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
+	defer panicAsOurs()
+	guard.RequireRule(rule)
+	return handler(guard, rule)
+}
+
+// Authenticate lets a request through if it has any valid token. That is
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
+// the guard is nil.
+func Authenticate(guard *m2mauth.Guard) fiber.Handler {
+	defer panicAsOurs()
+	guard.Authenticate(http.NotFoundHandler())
+	return handler(guard, m2mauth.AnyToken())
+}
+
+// Claims returns the claims of the token that the request came with; ok is false
+// where no guard let the request through. They may be kept.
+func Claims(c fiber.Ctx) (claims *m2mauth.Claims, ok bool) {
+	return m2mauth.FromContext(c.Context())
+}
+
+func handler(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
+	return func(c fiber.Ctx) error {
+		if rule.IsOptional() { // a cache must not serve one caller's answer to another
+			c.Vary(fiber.HeaderAuthorization) // in one field, since fiber's own middlewares read the first alone
+		}
+		ctx := c.Context()
+		claims, err := guard.CheckRequest(ctx, request{c}, rule)
+		if err != nil {
+			refuse(c, guard, err)
+			return nil
+		}
+		c.SetContext(m2mauth.NewContext(ctx, claims)) // nil where an optional rule met no token
+		return c.Next()
+	}
+}
+
+// request is what the guard sees of a request. All that it returns is copied: the
+// guard's queue, a rule's function or a log may hold it when fasthttp has read the
+// next request into the same buffers.
+type request struct{ c fiber.Ctx }
+
+// Header looks at all fields itself. fasthttp finds a name only in the letter case
+// in which it expects it (fiber.Config.DisableHeaderNormalizing) and lets a blank
+// before the colon pass as part of the name, so that a second field could hide.
+func (r request) Header(name string) (values []string) {
+	wanted := []byte(name)
+	for key, value := range r.c.Request().Header.All() {
+		if bytes.EqualFold(bytes.TrimSpace(key), wanted) {
+			values = append(values, string(value))
+		}
+	}
+	return values
+}
+
+func (r request) PathValue(name string) string { return strings.Clone(r.c.Params(name)) }
+func (r request) RemoteAddr() string           { return r.c.RequestCtx().RemoteAddr().String() } // c.IP may be what a header says
+func (r request) Pattern() string              { return r.c.FullPath() }                         // the route's own string, for the log
+
+// refuse answers a request. It is the one place with an http.Request, for
+// Config.ErrorHandler; requests that are let through have none.
+func refuse(c fiber.Ctx, guard *m2mauth.Guard, err error) {
+	c.Response().ResetBody()
+	w := &answer{response: c.Response(), before: http.Header{}}
+	for name, value := range w.response.Header.All() {
+		w.before.Add(string(name), string(value))
+	}
+	w.before.Del(fiber.HeaderContentType) // a default, which nobody has set
+	w.header = w.before.Clone()
+	guard.WriteError(w, httpRequest(c), err)
+	w.WriteHeader(http.StatusOK) // if nothing was written
+}
+
+// answer is the response as Config.ErrorHandler sees it.
+type answer struct {
+	response       *fasthttp.Response
+	before, header http.Header
+	written        bool
+}
+
+func (a *answer) Header() http.Header { return a.header }
+
+func (a *answer) WriteHeader(status int) {
+	if a.written || status < http.StatusOK {
+		return
+	}
+	a.written = true
+	a.response.SetStatusCode(status)
+	for name := range a.before {
+		if len(a.header[name]) == 0 {
+			a.response.Header.Del(name)
+		}
+	}
+	for name, values := range a.header {
+		if slices.Equal(values, a.before[name]) {
+			continue
+		}
+		a.response.Header.Del(name)
+		for _, value := range values {
+			a.response.Header.Add(name, value)
+		}
+	}
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	a.response.AppendBody(p)
+	return len(p), nil
+}
+
+// httpRequest returns a copy of the request, without its body.
+func httpRequest(c fiber.Ctx) *http.Request {
+	in := c.Request()
+	r := &http.Request{
+		Method:     c.Method(),
+		Proto:      string(in.Header.Protocol()),
+		Header:     http.Header{},
+		Body:       http.NoBody,
+		Host:       string(in.Host()),
+		RemoteAddr: request{c}.RemoteAddr(),
+		RequestURI: string(in.Header.RequestURI()),
+		TLS:        c.RequestCtx().TLSConnectionState(),
+	}
+	r.ProtoMajor, r.ProtoMinor, _ = http.ParseHTTPVersion(r.Proto)
+	for name, value := range in.Header.All() {
+		r.Header.Add(string(name), string(value))
+	}
+	r.Header.Del(fiber.HeaderHost) // as with net/http
+	var err error
+	if r.URL, err = url.ParseRequestURI(r.RequestURI); err != nil { // fasthttp takes what net/http answers with 400
+		r.URL = &url.URL{Path: string(in.URI().Path())}
+	}
+	return r.WithContext(c.Context())
+}
+
+// panicAsOurs lets a mistake at set-up, which the guard's method of the same name
+// judges, name the function that was called.
+func panicAsOurs() {
+	if mistake := recover(); mistake != nil {
+		panic("fiberauth" + strings.TrimPrefix(fmt.Sprint(mistake), "m2mauth"))
+	}
+}
