@@ -25,7 +25,7 @@ import (
 )
 
 // servers are the examples that have the routes of examples/shop.
-var servers = []string{"shop", "chi", "gin", "echo", "echo4"}
+var servers = []string{"shop", "chi", "gin", "echo", "echo4", "fiber"}
 
 const (
 	read  = "read:products"
