@@ -1,0 +1,254 @@
+// Package grpcauth puts an [m2mauth.Guard] in front of the methods of a gRPC
+// server. Every method has a rule or is named as public; one that has neither is
+// refused:
+//
+//	auth, err := grpcauth.New(grpcauth.Config{
+//		Guard: guard,
+//		Rules: map[string]m2mauth.Rule{
+//			shoppb.Shop_ListProducts_FullMethodName:  m2mauth.AllScopes("read:products"),
+//			shoppb.Shop_CreateProduct_FullMethodName: m2mauth.AllScopes("write:products"),
+//		},
+//		Public: []string{healthpb.Health_Check_FullMethodName},
+//	})
+//	server := grpc.NewServer(auth.ServerOptions()...)
+//	shoppb.RegisterShopServer(server, …)
+//	err = auth.Validate(server) // names every method without a rule, and every rule without a method
+//
+// Handlers find the claims with [m2mauth.FromContext].
+//
+// # Answers
+//
+// A refused call ends with one of these codes:
+//
+//   - Unauthenticated: the token is missing or not good (over HTTP 401), or the
+//     credentials are malformed (400): two authorization entries, more than a token.
+//     The latter is not InvalidArgument, which speaks of the call's message.
+//   - PermissionDenied: the token is good but does not meet the rule (403), or
+//     the method has no rule.
+//   - ResourceExhausted: this caller has more calls waiting than its share (429).
+//   - Unavailable: the token could not be checked (503). It may be fine.
+//   - Internal: the API's own side failed (500).
+//   - Canceled or DeadlineExceeded: the caller did not wait for the check.
+//
+// The status message is [m2mauth.Error]'s Text. Among the details is an ErrorInfo
+// of the domain [Domain], whose reason is the error's Code in capital letters
+// (UNAUTHORIZED, INVALID_REQUEST, INVALID_TOKEN, INSUFFICIENT_SCOPE,
+// TEMPORARILY_UNAVAILABLE, SERVER_ERROR), or [ReasonNoRule]. Where the token
+// lacks a scope its metadata has under "scope" all scopes that the rule names,
+// with spaces between. A RetryInfo stands beside it where the caller should wait.
+// Config.ErrorHandler of the guard is for HTTP and is not called.
+//
+// # Streams
+//
+// A stream ends when its token does: see [Interceptor.Stream].
+package grpcauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// Config says what each method of a server demands. Methods are written in full,
+// /package.Service/Method, as in the constants …_FullMethodName of generated code.
+type Config struct {
+	// Guard checks the tokens. Required.
+	Guard *m2mauth.Guard
+	// Rules are what the methods demand. There is no entry for a whole service:
+	// a method that is added to it later must not be open to whom nobody chose.
+	Rules map[string]m2mauth.Rule
+	// Public are the methods that anybody may call, such as those of health
+	// checks and reflection. No token is looked at, and no claims are in the context.
+	Public []string
+	// Values returns what [m2mauth.Request.PathValue] gives to rules: a value
+	// of the request message, by a name that a rule such as
+	// [m2mauth.OrganizationPath] asks for, or "". It is called for unary methods
+	// alone, since the message of a stream comes after the decision; there every
+	// value is "", so that OrganizationPath refuses: use
+	// [m2mauth.OrganizationHeader], or check messages in the handler. Default: none.
+	Values func(method string, message any, name string) string
+	// Leeway is how long after its token's expiry a stream may go on. The guard's
+	// leeway lets a call begin and lengthens no stream, so a stream that begins
+	// with a token that has expired already is refused. Default 0; it must not be negative.
+	Leeway time.Duration
+}
+
+// Interceptor guards a gRPC server. Make one with [New]. It is safe for
+// concurrent use.
+type Interceptor struct {
+	guard  *m2mauth.Guard
+	rules  map[string]m2mauth.Rule
+	public map[string]bool
+	values func(method string, message any, name string) string
+	leeway time.Duration
+}
+
+// New makes an Interceptor. The error names every mistake in the Config at once.
+func New(config Config) (*Interceptor, error) {
+	i := &Interceptor{
+		guard:  config.Guard,
+		rules:  maps.Clone(config.Rules),
+		public: make(map[string]bool),
+		values: config.Values,
+		leeway: config.Leeway,
+	}
+	var mistakes []error
+	add := func(format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("grpcauth: "+format, args...))
+	}
+	if i.guard == nil {
+		add("Guard is nil; was the error of m2mauth.New ignored?")
+	}
+	if i.leeway < 0 {
+		add("Leeway is negative (%s)", i.leeway)
+	}
+	for _, method := range config.Public {
+		i.public[method] = true
+		if !isFullMethod(method) {
+			add("Public: %q is not a method in full: /package.Service/Method", method)
+		}
+	}
+	for _, method := range slices.Sorted(maps.Keys(i.rules)) {
+		if !isFullMethod(method) {
+			add("Rules: %q is not a method in full: /package.Service/Method", method)
+		}
+		if i.public[method] {
+			add("%s has a rule and is public; it can be one of them", method)
+		}
+		if text := i.misfit(i.rules[method]); text != "" {
+			add("Rules: %s: %s", method, text)
+		}
+	}
+	if mistakes != nil {
+		return nil, errors.Join(mistakes...)
+	}
+	return i, nil
+}
+
+// isFullMethod reports whether a name has the form /package.Service/Method. A
+// star stands for nothing here: an entry with one would match no method.
+func isFullMethod(name string) bool {
+	last := strings.LastIndexByte(name, '/')
+	return last > 1 && last < len(name)-1 && name[0] == '/' && !strings.ContainsAny(name, "* ")
+}
+
+// misfit returns what the guard has against a rule, or "".
+func (i *Interceptor) misfit(rule m2mauth.Rule) (text string) {
+	if i.guard == nil {
+		return ""
+	}
+	defer func() {
+		if mistake := recover(); mistake != nil {
+			text = strings.TrimPrefix(fmt.Sprint(mistake), "m2mauth: RequireRule: ")
+		}
+	}()
+	i.guard.RequireRule(rule)
+	return ""
+}
+
+// ServerOptions returns both interceptors, for [grpc.NewServer]: with one of them
+// alone, the methods of the other kind would be open. Those given to
+// [grpc.UnaryInterceptor] and [grpc.StreamInterceptor] run before them, and those
+// given to [grpc.ChainUnaryInterceptor] and [grpc.ChainStreamInterceptor] in the
+// order of the options.
+func (i *Interceptor) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(i.Unary), grpc.ChainStreamInterceptor(i.Stream)}
+}
+
+// Validate compares the rules with the methods of the server, to be called when
+// all services are registered: it names every method that has no rule and is not
+// public, and every rule and public method that the server does not have, such as
+// a misspelt one. It cannot see what [grpc.UnknownServiceHandler] forwards.
+func (i *Interceptor) Validate(server *grpc.Server) error {
+	var mistakes []error
+	served := make(map[string]bool)
+	for service, info := range server.GetServiceInfo() {
+		for _, method := range info.Methods {
+			served["/"+service+"/"+method.Name] = true
+		}
+	}
+	for _, method := range slices.Sorted(maps.Keys(served)) {
+		if _, ruled := i.rules[method]; !ruled && !i.public[method] {
+			mistakes = append(mistakes, fmt.Errorf("grpcauth: %s has no rule and is not public: every call of it is refused", method))
+		}
+	}
+	for _, method := range slices.Sorted(maps.Keys(i.rules)) {
+		if !served[method] {
+			mistakes = append(mistakes, fmt.Errorf("grpcauth: Rules: the server has no method %s", method))
+		}
+	}
+	for _, method := range slices.Sorted(maps.Keys(i.public)) {
+		if !served[method] {
+			mistakes = append(mistakes, fmt.Errorf("grpcauth: Public: the server has no method %s", method))
+		}
+	}
+	return errors.Join(mistakes...)
+}
+
+// Unary is the [grpc.UnaryServerInterceptor].
+func (i *Interceptor) Unary(ctx context.Context, message any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if i.public[info.FullMethod] {
+		return handler(ctx, message)
+	}
+	claims, err := i.check(ctx, info.FullMethod, message)
+	if err != nil {
+		return nil, err
+	}
+	return handler(m2mauth.NewContext(ctx, claims), message)
+}
+
+// check decides about a call. Its error is a status.
+func (i *Interceptor) check(ctx context.Context, method string, message any) (*m2mauth.Claims, error) {
+	rule, ruled := i.rules[method]
+	if !ruled { // before the token: the answer is the same for everybody
+		return nil, noRule.Err()
+	}
+	claims, err := i.guard.CheckRequest(ctx, &request{ctx, method, message, i.values}, rule)
+	if err != nil {
+		return nil, statusOf(ctx, err).Err()
+	}
+	return claims, nil // nil where an optional rule met no token
+}
+
+// request is what the guard sees of a call.
+type request struct {
+	ctx     context.Context
+	method  string
+	message any // nil for a stream
+	values  func(method string, message any, name string) string
+}
+
+// Header returns the values of a metadata key. Those of a key in -bin are bytes
+// and no header field's text, so rules do not see them.
+func (r *request) Header(name string) []string {
+	if name = strings.ToLower(name); strings.HasSuffix(name, "-bin") {
+		return nil
+	}
+	return metadata.ValueFromIncomingContext(r.ctx, name)
+}
+
+func (r *request) PathValue(name string) string {
+	if r.values == nil || r.message == nil {
+		return ""
+	}
+	return r.values(r.method, r.message, name)
+}
+
+func (r *request) RemoteAddr() string {
+	if p, ok := peer.FromContext(r.ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return ""
+}
+
+func (r *request) Pattern() string { return r.method } // for the log

@@ -1,0 +1,104 @@
+package grpcauth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// Stream is the [grpc.StreamServerInterceptor].
+//
+// The token is checked when the stream begins. When the token expires, plus
+// Config.Leeway, the stream ends: its context with the cause [m2mauth.ErrExpired],
+// every later message in either direction with Unauthenticated, and the caller is
+// answered so at once, even if the handler waits for a message or does something
+// else; what the handler returns then is not used. A stream without a token, of a
+// public method or by [m2mauth.Optional], has no such end.
+//
+// Each stream costs a timer and no goroutine. The answer at once uses what grpc-go
+// itself answers with, and which is no documented part of it. On a transport
+// without that (another in-process one, a later grpc-go) a handler that waits in
+// RecvMsg goes on waiting until the caller sends something or leaves; no message
+// passes there either.
+func (i *Interceptor) Stream(server any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if i.public[info.FullMethod] {
+		return handler(server, ss)
+	}
+	ctx := ss.Context()
+	claims, err := i.check(ctx, info.FullMethod, nil)
+	if err != nil {
+		return err
+	}
+	guarded := &stream{ServerStream: ss, ctx: m2mauth.NewContext(ctx, claims)}
+	if claims == nil {
+		return handler(server, guarded)
+	}
+
+	guarded.end = claims.ExpiresAt().Add(i.leeway)
+	if guarded.expired() { // within the guard's leeway
+		return expired.Err()
+	}
+	var cancel context.CancelFunc
+	guarded.ctx, cancel = context.WithDeadlineCause(guarded.ctx, guarded.end, m2mauth.ErrExpired)
+	defer cancel()
+	stop := context.AfterFunc(guarded.ctx, guarded.answer)
+	defer stop() // before cancel, which would start it
+
+	err = handler(server, guarded)
+	if guarded.expired() { // what the caller was told already, whatever the handler says
+		return expired.Err()
+	}
+	return err
+}
+
+// stream is a stream that ends when its token does.
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+	end time.Time // zero if no token came
+}
+
+func (s *stream) Context() context.Context { return s.ctx }
+
+// expired asks the clock as well, since the timer of the context stands still
+// while a machine sleeps.
+func (s *stream) expired() bool {
+	return !s.end.IsZero() && (!time.Now().Before(s.end) || errors.Is(context.Cause(s.ctx), m2mauth.ErrExpired))
+}
+
+func (s *stream) SendMsg(message any) error {
+	return s.unlessExpired(s.ServerStream.SendMsg, message)
+}
+
+func (s *stream) RecvMsg(message any) error {
+	return s.unlessExpired(s.ServerStream.RecvMsg, message)
+}
+
+func (s *stream) unlessExpired(pass func(any) error, message any) error {
+	if s.expired() {
+		return expired.Err()
+	}
+	err := pass(message)
+	if s.expired() { // meanwhile: a message that waited is one too late
+		return expired.Err()
+	}
+	return err
+}
+
+// answer ends the call if its context ended because the token did. Waiting
+// RecvMsg and SendMsg return then. Left to them, grpc would answer with the
+// code of the ended context before the handler says anything.
+func (s *stream) answer() {
+	if !errors.Is(context.Cause(s.ctx), m2mauth.ErrExpired) {
+		return
+	}
+	transport := grpc.ServerTransportStreamFromContext(s.ctx)
+	if writer, ok := transport.(interface{ WriteStatus(*status.Status) error }); ok {
+		_ = writer.WriteStatus(expired) // the caller is gone: nobody is left to tell
+	}
+}
