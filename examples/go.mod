@@ -4,11 +4,15 @@ go 1.26.0
 
 require (
 	github.com/m2mauth/m2mauth v0.1.0
+	github.com/m2mauth/m2mauth/adapters/grpcauth v0.1.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/oauth2 v0.37.0
+	google.golang.org/grpc v1.84.0
+	google.golang.org/protobuf v1.36.11
 )
 
 require (
+	cloud.google.com/go/compute/metadata v0.9.0 // indirect
 	github.com/andybalholm/brotli v1.2.0 // indirect
 	github.com/bytedance/gopkg v0.1.3 // indirect
 	github.com/bytedance/sonic v1.15.0 // indirect
@@ -47,7 +51,7 @@ require (
 	golang.org/x/net v0.57.0 // indirect
 	golang.org/x/text v0.40.0 // indirect
 	golang.org/x/time v0.15.0 // indirect
-	google.golang.org/protobuf v1.36.10 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260706201446-f0a921348800 // indirect
 )
 
 require (
@@ -81,3 +85,5 @@ replace github.com/m2mauth/m2mauth/adapters/ginauth => ../adapters/ginauth
 replace github.com/m2mauth/m2mauth/adapters/echoauth => ../adapters/echoauth
 
 replace github.com/m2mauth/m2mauth/adapters/fiberauth => ../adapters/fiberauth
+
+replace github.com/m2mauth/m2mauth/adapters/grpcauth => ../adapters/grpcauth
