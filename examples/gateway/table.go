@@ -1,0 +1,276 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/m2mauth/m2mauth"
+)
+
+// table says who may do what: the rows of the file RULES, in its order.
+type table []row
+
+// row is a line of the table. The zero row refuses everybody.
+type row struct {
+	method, path string // as written
+	pattern      []segment
+	public       bool
+	rule         m2mauth.Rule // zero in a public row
+	line         int
+}
+
+func (r *row) String() string { return r.method + " " + r.path }
+
+func (r *row) sameDemand(other *row) bool {
+	return r.public == other.public && r.rule.String() == other.rule.String()
+}
+
+// segment is what stands between two slashes of a row's path.
+type segment struct {
+	literal  string // "" is the end of a path with a slash there
+	wildcard bool
+	rest     bool // a wildcard for one or more segments
+}
+
+// Words of the column DEMAND.
+const (
+	demandPublic   = "public"
+	demandAnyToken = "any-token"
+	demandScopes   = "scopes"
+	demandAnyScope = "any-scope"
+)
+
+var (
+	methodForm   = regexp.MustCompile(`^[A-Z]+$`)
+	wildcardForm = regexp.MustCompile(`^\{[A-Za-z0-9_]+(\.\.\.)?\}$`)
+)
+
+// parseTable reads a table; its error names every mistake, one a line.
+func parseTable(text string) (table, error) {
+	var t table
+	var mistakes []error
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		r, err := parseRow(fields)
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("line %d: %w", number, err))
+			continue
+		}
+		r.line = number
+		for _, other := range t {
+			if err := conflict(&other, &r); err != nil {
+				mistakes = append(mistakes, fmt.Errorf("line %d: %w", number, err))
+			}
+		}
+		t = append(t, r)
+	}
+	if len(t) == 0 && len(mistakes) == 0 {
+		mistakes = append(mistakes, errors.New("the table has no row, and so would refuse everything"))
+	}
+	return t, errors.Join(mistakes...)
+}
+
+func parseRow(fields []string) (r row, err error) {
+	if len(fields) < 3 {
+		return r, errors.New("a row is a method, a path and a demand")
+	}
+	r.method, r.path = fields[0], fields[1]
+	switch {
+	case r.method == http.MethodHead:
+		return r, errors.New("HEAD needs no row of its own: it follows GET")
+	case !methodForm.MatchString(r.method):
+		return r, fmt.Errorf("%q is no method: methods are upper-case letters", r.method)
+	}
+	if r.pattern, err = parsePattern(r.path); err != nil {
+		return r, err
+	}
+	return r, r.demand(fields[2], fields[3:])
+}
+
+func (r *row) demand(word string, scopes []string) error {
+	withScopes := word == demandScopes || word == demandAnyScope
+	switch {
+	case withScopes && len(scopes) == 0:
+		return fmt.Errorf("%s needs at least one scope", word)
+	case !withScopes && len(scopes) > 0:
+		return fmt.Errorf("nothing may follow %s", word)
+	}
+	for _, s := range scopes {
+		if !printable(s) { // AllScopes would panic at some of these
+			return fmt.Errorf("%q cannot be a scope", s)
+		}
+	}
+	switch word {
+	case demandPublic:
+		r.public = true
+	case demandAnyToken:
+		r.rule = m2mauth.AnyToken()
+	case demandScopes:
+		r.rule = m2mauth.AllScopes(scopes...)
+	case demandAnyScope:
+		r.rule = m2mauth.AnyScope(scopes...)
+	default:
+		return fmt.Errorf("%q is no demand: use %s, %s, %s or %s", word, demandPublic, demandAnyToken, demandScopes, demandAnyScope)
+	}
+	return nil
+}
+
+func parsePattern(path string) ([]segment, error) {
+	parts, err := split(path)
+	if err != nil {
+		return nil, err
+	}
+	pattern := make([]segment, len(parts))
+	for i, part := range parts {
+		s := segment{literal: part}
+		if strings.ContainsAny(part, "{}") {
+			if !wildcardForm.MatchString(part) {
+				return nil, fmt.Errorf("%q is no wildcard: write {name}, or {name...} at the end", part)
+			}
+			s = segment{wildcard: true, rest: strings.HasSuffix(part, "...}")}
+			if s.rest && i < len(parts)-1 {
+				return nil, fmt.Errorf("%q may stand only at the end of a path", part)
+			}
+		} else if strings.Contains(part, "%") {
+			return nil, fmt.Errorf("%q: a row's path has no percent-encoding: use a wildcard", part)
+		} else if err := readSegment(part); err != nil {
+			return nil, fmt.Errorf("%q: %w", path, err)
+		}
+		pattern[i] = s
+	}
+	return pattern, nil
+}
+
+// conflict refuses two rows for one path of which neither is the more literal:
+// an API's own router could take either.
+func conflict(a, b *row) error {
+	if a.method != b.method {
+		return nil
+	}
+	overlap, aMore, bMore := compare(a.pattern, b.pattern)
+	if overlap && aMore == bMore {
+		return fmt.Errorf("%s and %s (line %d) match the same paths, and neither is the more literal", b, a, a.line)
+	}
+	return nil
+}
+
+// compare says whether a path can match both patterns, and which is more literal.
+func compare(a, b []segment) (overlap, aMore, bMore bool) {
+	for i := 0; ; i++ {
+		switch {
+		case i == len(a) || i == len(b):
+			return len(a) == len(b), aMore, bMore
+		case a[i].rest || b[i].rest:
+			return true, aMore || !a[i].rest, bMore || !b[i].rest
+		case a[i].wildcard && b[i].wildcard:
+		case a[i].wildcard:
+			if b[i].literal == "" {
+				return false, false, false
+			}
+			bMore = true
+		case b[i].wildcard:
+			if a[i].literal == "" {
+				return false, false, false
+			}
+			aMore = true
+		case a[i].literal != b[i].literal:
+			return false, false, false
+		}
+	}
+}
+
+// find returns the row for a request, or nil if there is none. It refuses a path
+// that an API with a laxer router would take for one of another row.
+func (t table) find(method string, path []string) (*row, error) {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	var best *row
+	for i := range t {
+		r := &t[i]
+		if r.method != method || !matches(r.pattern, path) {
+			continue
+		}
+		if best == nil {
+			best = r
+		} else if _, more, _ := compare(r.pattern, best.pattern); more {
+			best = r
+		}
+	}
+	if best == nil {
+		return nil, nil
+	}
+	for i := range t {
+		r := &t[i]
+		if r.method != method || r.sameDemand(best) || matches(r.pattern, path) {
+			continue
+		}
+		if mayMatch(r.pattern, best.pattern, path) {
+			return nil, ambiguous("the path is spelled almost as one of another rule: in another letter case, with an encoded character, with an extension or a slash at its end")
+		}
+	}
+	return best, nil
+}
+
+func matches(pattern []segment, path []string) bool {
+	return match(pattern, path, func(i int) bool { return pattern[i].literal == path[i] })
+}
+
+// mayMatch reports whether a lax router could take the path for one of the
+// pattern, in those segments that the row found, best, does not name literally.
+func mayMatch(pattern, best []segment, path []string) bool {
+	literal := func(i int) bool { return i < len(best) && !best[i].wildcard }
+	if last := len(path) - 1; !literal(last) {
+		pattern, path = withoutSlash(pattern), path[:last+1]
+		if path[last] == "" && last > 0 {
+			path = path[:last]
+		}
+	}
+	return match(pattern, path, func(i int) bool {
+		if literal(i) {
+			return pattern[i].literal == path[i]
+		}
+		return resembles(path[i], pattern[i].literal)
+	})
+}
+
+func match(pattern []segment, path []string, same func(i int) bool) bool {
+	for i, s := range pattern {
+		switch {
+		case i == len(path):
+			return false
+		case s.rest:
+			return true
+		case s.wildcard && path[i] == "", !s.wildcard && !same(i):
+			return false
+		}
+	}
+	return len(pattern) == len(path)
+}
+
+func withoutSlash(pattern []segment) []segment {
+	if last := len(pattern) - 1; last > 0 && pattern[last] == (segment{}) {
+		return pattern[:last]
+	}
+	return pattern
+}
+
+// resembles reports whether a router that ignores case, encoding or an extension
+// could take a segment of a path for a row's literal.
+func resembles(sent, literal string) bool {
+	decoded, err := url.PathUnescape(sent)
+	if err != nil {
+		return true
+	}
+	name, _, _ := strings.Cut(decoded, ".")
+	return strings.EqualFold(decoded, literal) || (name != "" && strings.EqualFold(name, literal))
+}

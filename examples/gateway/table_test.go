@@ -1,0 +1,151 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func readRules(t *testing.T) table {
+	t.Helper()
+	rules, err := readTable("rules.txt")
+	require.NoError(t, err)
+	return rules
+}
+
+func TestFindTakesTheMoreLiteralRow(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("rules.txt")
+	require.NoError(t, err)
+	text = append(text, `
+GET /             public
+GET /v1.0/status  public
+GET /v1/status    any-token
+PUT /a/{b}        scopes a
+PUT /a/{b}/       scopes a
+PUT /a/{b}/c      scopes c
+PUT /{rest...}    any-token
+POST /shop:buy    scopes buy
+POST /{what}      any-token
+POST /v1.0        scopes status
+`...)
+	rules, err := parseTable(string(text))
+	require.NoError(t, err)
+
+	for _, test := range []struct{ method, path, want string }{
+		{"GET", "/", "GET /"},
+		{"GET", "/healthz", "GET /healthz"},
+		{"HEAD", "/products", "GET /products"},
+		{"GET", "/products", "GET /products"},
+		{"POST", "/products", "POST /products"},
+		{"GET", "/products/12", "GET /products/{id}"},
+		{"GET", "/products/export", "GET /products/export"},
+		{"GET", "/products/exports", "GET /products/{id}"},
+		{"GET", "/products/caf%C3%A9", "GET /products/{id}"},
+		{"DELETE", "/products/export", "DELETE /products/{id}"},
+		{"GET", "/files/a", "GET /files/{path...}"},
+		{"GET", "/files/a/b.txt", "GET /files/{path...}"},
+		{"GET", "/files/", "GET /files/{path...}"},
+		{"GET", "/v1.0/status", "GET /v1.0/status"},
+		{"PUT", "/a/b", "PUT /a/{b}"},
+		{"PUT", "/a/b/", "PUT /a/{b}/"},
+		{"PUT", "/a/b/c", "PUT /a/{b}/c"},
+		{"PUT", "/x/b/d", "PUT /{rest...}"},
+		{"POST", "/shop:buy", "POST /shop:buy"},
+		{"POST", "/shop:sell", "POST /{what}"},
+
+		{"GET", "/files", "none"},
+		{"GET", "/products/", "none"},
+		{"GET", "/Products", "none"},
+		{"GET", "/products/12/", "none"},
+		{"PATCH", "/products", "none"},
+		{"OPTIONS", "/products", "none"},
+		{"DELETE", "/products", "none"},
+		{"GET", "/nothing", "none"},
+
+		{"GET", "/products/Export", "refused"},
+		{"GET", "/products/EXPORT", "refused"},
+		{"GET", "/products/export.json", "refused"},
+		{"GET", "/products/export.tar.gz", "refused"},
+		{"GET", "/products/exp%C3%B6rt", "GET /products/{id}"},
+		{"POST", "/shop%3Abuy", "refused"},
+		{"POST", "/%C5%BFhop:buy", "refused"}, // ſ folds to s
+		{"POST", "/products.xml", "refused"},
+		{"POST", "/V1.0", "refused"},
+		{"PUT", "/a/b/C", "refused"},
+		{"PUT", "/a/b/c/", "refused"},
+	} {
+		path, err := parseTarget(test.path)
+		require.NoError(t, err, test.path)
+		row, err := rules.find(test.method, path)
+		switch {
+		case err != nil:
+			assert.Nil(t, row)
+			assert.Equal(t, test.want, "refused", "%s %s: %v", test.method, test.path, err)
+		case row == nil:
+			assert.Equal(t, test.want, "none", "%s %s", test.method, test.path)
+		default:
+			assert.Equal(t, test.want, row.String(), "%s %s", test.method, test.path)
+		}
+	}
+}
+
+func TestMistakesInTheTableAreNamedOneALine(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, text string
+		mistakes   []string
+	}{
+		{"nothing", "\n# only a comment\n", []string{"no row"}},
+		{"too short", "GET /a", []string{"line 1: a row is"}},
+		{"lower-case method", "get /a public", []string{"line 1: \"get\" is no method"}},
+		{"HEAD", "HEAD /a public", []string{"line 1: HEAD needs no row"}},
+		{"no slash", "GET a public", []string{"line 1: the request target must be a path"}},
+		{"empty segment", "GET /a//b public", []string{"line 1: the path has an empty segment"}},
+		{"dots", "GET /a/../b public", []string{"line 1"}},
+		{"encoded", "GET /a%20b public", []string{"no percent-encoding"}},
+		{"semicolon", "GET /a;b public", []string{"semicolon"}},
+		{"query", "GET /a?b public", []string{"line 1"}},
+		{"half a wildcard", "GET /a{b} public", []string{"no wildcard"}},
+		{"rest in the middle", "GET /{a...}/b public", []string{"only at the end"}},
+		{"unknown demand", "GET /a publik", []string{`"publik" is no demand`}},
+		{"scopes without a scope", "GET /a scopes", []string{"at least one scope"}},
+		{"any-scope without a scope", "GET /a any-scope", []string{"at least one scope"}},
+		{"public with a scope", "GET /a public read", []string{"nothing may follow public"}},
+		{"any-token with a scope", "GET /a any-token read", []string{"nothing may follow any-token"}},
+		{"a scope that cannot be", "GET /a scopes a\x00b", []string{"cannot be a scope"}},
+		{"twice the same", "GET /a public\nGET /a any-token", []string{"line 2: GET /a and GET /a (line 1)"}},
+		{"twice with other names", "GET /{a} public\nGET /{b} any-token", []string{"line 2"}},
+		{"twice to the end", "GET /{a...} public\nGET /{b...} any-token", []string{"line 2"}},
+		{"crossing", "GET /a/{b} public\nGET /{c}/d any-token", []string{"neither is the more literal"}},
+		{"crossing with a rest", "GET /{a}/b public\nGET /a/{c...} any-token", []string{"neither is the more literal"}},
+		{"several", "GET\nGET /a publik", []string{"line 1", "line 2"}},
+	} {
+		_, err := parseTable(test.text)
+		require.Error(t, err, test.name)
+		lines := strings.Split(err.Error(), "\n")
+		require.Len(t, lines, len(test.mistakes), "%s: %v", test.name, err)
+		for i, part := range test.mistakes {
+			assert.Contains(t, lines[i], part, test.name)
+		}
+	}
+}
+
+func TestRowsThatDoNotMeetAreNoConflict(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"GET /a public\nPOST /a any-token",
+		"GET /a public\nGET /a/ any-token",
+		"GET /a/{b} public\nGET /a/ any-token",
+		"GET /a/ public\nGET /a/{b} any-token",
+		"GET /a/{b...} public\nGET /a/{b} any-token",
+		"GET /a/{b}/c public\nGET /d/{b}/c any-token",
+		"GET /a/{b} public\nGET /a/{b}/{c} any-token",
+	} {
+		_, err := parseTable(text)
+		assert.NoError(t, err, text)
+	}
+}
