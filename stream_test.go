@@ -1,0 +1,316 @@
+package m2mauth_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+)
+
+const streamAudience = "https://shopping.api"
+
+// streamServer is a server as in production, whose connections are in memory.
+type streamServer struct {
+	issuer *m2mauthtest.Issuer
+	guard  *m2mauth.Guard
+	client *http.Client
+	feed   chan string
+	conns  chan net.Conn
+	ended  chan error // why the context of the answer ended
+}
+
+func (s *streamServer) Accept() (net.Conn, error) {
+	if conn, open := <-s.conns; open {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+func (s *streamServer) Close() error   { return nil }
+func (s *streamServer) Addr() net.Addr { return &net.UnixAddr{Name: "memory"} }
+
+func streamBubble(t *testing.T, test func(*testing.T, *streamServer)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &streamServer{
+			issuer: m2mauthtest.NewIssuer(), feed: make(chan string), conns: make(chan net.Conn), ended: make(chan error, 1),
+		}
+		s.guard = streamGuard(t, s.issuer)
+		handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			events(s.feed).ServeHTTP(w, r)
+			s.ended <- context.Cause(r.Context())
+		})
+		server := &http.Server{
+			Handler:      s.guard.Require("read:prices")(whileValid(handler)),
+			ReadTimeout:  5 * time.Second,
+			WriteTimeout: 10 * time.Second,
+		}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = server.Serve(s)
+		}()
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			s.conns <- theirs
+			return ours, nil
+		}}
+		s.client = &http.Client{Transport: transport}
+
+		test(t, s)
+
+		transport.CloseIdleConnections()
+		close(s.conns)
+		<-served
+		require.NoError(t, server.Close())
+	})
+}
+
+func streamGuard(t *testing.T, issuer *m2mauthtest.Issuer) *m2mauth.Guard {
+	t.Helper()
+	config := issuer.Config(streamAudience)
+	config.Leeway = streamLeeway
+	guard, err := m2mauth.New(config)
+	require.NoError(t, err)
+	return guard
+}
+
+func streamToken(issuer *m2mauthtest.Issuer, lifetime time.Duration) string {
+	return issuer.Sign(m2mauthtest.Token{Audience: streamAudience, Scopes: []string{"read:prices"}, Lifetime: lifetime})
+}
+
+// open asks for the events with a token of that lifetime.
+func (s *streamServer) open(ctx context.Context, t *testing.T, lifetime time.Duration) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://api.test/prices", nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer "+streamToken(s.issuer, lifetime))
+	opened := time.Now()
+	answer, err := s.client.Do(r)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+	require.Zero(t, time.Since(opened), "the status does not wait for an event")
+	return answer
+}
+
+const farewell = "event: expired\ndata: call again with a new token\n\n"
+
+func TestAnIdleAnswerEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	for name, lifetime := range map[string]time.Duration{
+		"a token of 2 s": 2 * time.Second,
+		"a token that was accepted within the leeway": -10 * time.Second,
+		"a token in the last second of its leeway":    -29 * time.Second,
+		"a token of an hour, on a server of 10 s":     time.Hour,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			streamBubble(t, func(t *testing.T, s *streamServer) {
+				opened := time.Now()
+				body, err := io.ReadAll(s.open(t.Context(), t, lifetime).Body)
+				require.NoError(t, err)
+				assert.Equal(t, farewell, string(body))
+				assert.Equal(t, lifetime+streamLeeway, time.Since(opened))
+				assert.ErrorIs(t, <-s.ended, m2mauth.ErrExpired)
+			})
+		})
+	}
+}
+
+func TestABusyAnswerEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	streamBubble(t, func(t *testing.T, s *streamServer) {
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for {
+				time.Sleep(time.Millisecond)
+				select {
+				case s.feed <- time.Now().Format(time.RFC3339Nano):
+				case <-stop:
+					return
+				}
+			}
+		}()
+		end := time.Now().Add(2*time.Second + streamLeeway)
+		body, err := io.ReadAll(s.open(t.Context(), t, 2*time.Second).Body)
+		require.NoError(t, err)
+		close(stop)
+		<-stopped
+		sent, _ := strings.CutSuffix(string(body), farewell)
+		sent = strings.TrimSuffix(sent, "\n\n")
+		assert.Greater(t, strings.Count(sent, "data: "), 30_000)
+		last, err := time.Parse(time.RFC3339Nano, sent[strings.LastIndex(sent, "data: ")+len("data: "):])
+		require.NoError(t, err)
+		assert.False(t, last.After(end))
+		assert.Less(t, time.Since(end), 2*time.Millisecond)
+		assert.ErrorIs(t, <-s.ended, m2mauth.ErrExpired)
+	})
+}
+
+// A caller that does not read makes writes wait, where no context reaches.
+func TestAnAnswerThatNobodyReadsEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	streamBubble(t, func(t *testing.T, s *streamServer) {
+		opened := time.Now()
+		answer := s.open(t.Context(), t, 2*time.Second)
+		defer answer.Body.Close()
+		long := strings.Repeat("x", 1<<20) // more than the buffers of both ends hold
+		s.feed <- long
+		assert.ErrorIs(t, <-s.ended, m2mauth.ErrExpired)
+		assert.Equal(t, 2*time.Second+streamLeeway+time.Second, time.Since(opened))
+	})
+}
+
+func TestAnAnswerWhoseCallerLeavesDoesNotEndAsExpired(t *testing.T) {
+	t.Parallel()
+	streamBubble(t, func(t *testing.T, s *streamServer) {
+		ctx, leave := context.WithCancel(t.Context())
+		answer := s.open(ctx, t, time.Hour)
+		leave()
+		_, err := io.ReadAll(answer.Body)
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.ErrorIs(t, <-s.ended, context.Canceled)
+	})
+}
+
+func TestOnlyAnExpiredTokenIsSaidToHaveExpired(t *testing.T) {
+	t.Parallel()
+	for cause, want := range map[error]string{m2mauth.ErrExpired: farewell, context.Canceled: "", http.ErrServerClosed: ""} {
+		ctx, end := context.WithCancelCause(t.Context())
+		end(cause)
+		w := httptest.NewRecorder()
+		events(nil).ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/prices", nil))
+		assert.Equal(t, want, w.Body.String(), "%v", cause)
+	}
+}
+
+func streamRequest(token string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/prices", nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	return r
+}
+
+func TestAConversationLastsAsLongAsItsLastToken(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		guard := streamGuard(t, issuer)
+		begun := time.Now()
+		c, err := converse(guard, m2mauth.AllScopes("read:prices"), streamRequest(streamToken(issuer, time.Minute)))
+		require.NoError(t, err)
+		for range 5 {
+			time.Sleep(time.Minute + streamLeeway - time.Second)
+			require.NoError(t, c.renew(streamToken(issuer, time.Minute)))
+			require.NoError(t, c.Err())
+		}
+		<-c.Done()
+		assert.Equal(t, 6*(time.Minute+streamLeeway)-5*time.Second, time.Since(begun))
+		assert.ErrorIs(t, context.Cause(c), m2mauth.ErrExpired)
+
+		_ = c.renew(streamToken(issuer, time.Hour))
+		assert.Error(t, c.Err(), "what has ended stays so")
+	})
+}
+
+func TestAConversationIsNotRenewedByABadToken(t *testing.T) {
+	t.Parallel()
+	for name, token := range map[string]func(*m2mauthtest.Issuer) string{
+		"without the scope": func(i *m2mauthtest.Issuer) string { return i.Token(streamAudience, "write:prices") },
+		"expired":           func(i *m2mauthtest.Issuer) string { return streamToken(i, -time.Minute) },
+		"empty":             func(*m2mauthtest.Issuer) string { return "" },
+		"two":               func(i *m2mauthtest.Issuer) string { return streamToken(i, time.Hour) + " " + streamToken(i, time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				issuer := m2mauthtest.NewIssuer()
+				begun := time.Now()
+				c, err := converse(streamGuard(t, issuer), m2mauth.AllScopes("read:prices"), streamRequest(streamToken(issuer, time.Minute)))
+				require.NoError(t, err)
+				assert.Error(t, c.renew(token(issuer)))
+				<-c.Done()
+				assert.Equal(t, time.Minute+streamLeeway, time.Since(begun))
+			})
+		})
+	}
+}
+
+func TestAConversationIsNotRenewedByAnothersToken(t *testing.T) {
+	t.Parallel()
+	var issuers [2]*m2mauthtest.Issuer
+	var guards [2]*m2mauth.Guard
+	for n := range issuers {
+		var err error
+		issuers[n], err = m2mauthtest.ListenIssuer("127.0.0.1:0")
+		require.NoError(t, err)
+		t.Cleanup(issuers[n].Close)
+		config := issuers[n].Config(streamAudience)
+		config.AllowOrganizations = true
+		guards[n], err = m2mauth.New(config)
+		require.NoError(t, err)
+	}
+	guard, err := m2mauth.Join(guards[0], guards[1])
+	require.NoError(t, err)
+
+	for _, test := range []struct {
+		name   string
+		issuer int
+		token  m2mauthtest.Token
+		same   bool
+	}{
+		{"the same caller's", 0, m2mauthtest.Token{}, true},
+		{"another app's", 0, m2mauthtest.Token{Claims: map[string]any{"sub": "app", "client_id": "another"}}, false},
+		{"a user's of the same app", 0, m2mauthtest.Token{Claims: map[string]any{"sub": "u1s2e3r4i5d6"}}, false},
+		{"an organization's", 0, m2mauthtest.Token{OrganizationID: "o1r2g3"}, false},
+		{"the same app's of another issuer", 1, m2mauthtest.Token{}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c, err := converse(guard, m2mauth.AnyToken(), streamRequest(issuers[0].Sign(m2mauthtest.Token{AppID: "app", Audience: streamAudience})))
+			require.NoError(t, err)
+			test.token.AppID, test.token.Audience = "app", streamAudience
+			err = c.renew(issuers[test.issuer].Sign(test.token))
+			assert.Equal(t, test.same, err == nil, "%v", err)
+		})
+	}
+}
+
+func TestAConversationDoesNotBeginWithoutAToken(t *testing.T) {
+	t.Parallel()
+	guard := streamGuard(t, m2mauthtest.NewIssuer())
+	_, err := converse(guard, m2mauth.AnyToken(), httptest.NewRequest(http.MethodGet, "/prices", nil))
+	assert.ErrorIs(t, err, m2mauth.ErrNoToken)
+}
+
+// A key that was withdrawn ends no context. Check does see it, for the price of a
+// remembered token.
+func TestCheckAgainSeesAWithdrawnKey(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		guard := streamGuard(t, issuer)
+		r := streamRequest(streamToken(issuer, time.Hour))
+		rule := m2mauth.AllScopes("read:prices")
+		c, err := converse(guard, rule, r)
+		require.NoError(t, err)
+		kid := issuer.KeyIDs()[0]
+		issuer.Rotate("ES384")
+		issuer.Withdraw(kid)
+		time.Sleep(keysTTL + keysTimeout)
+		require.NoError(t, c.Err())
+		_, err = guard.Check(r, rule)
+		assert.ErrorIs(t, err, m2mauth.ErrUnknownKey)
+		<-c.Done()
+	})
+}
