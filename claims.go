@@ -108,7 +108,8 @@ func (c *Claims) Scopes() Scopes { return c.set().scopes }
 // IssuedAt returns iat, or the zero time if the token has none.
 func (c *Claims) IssuedAt() time.Time { return c.set().issuedAt }
 
-// ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer.
+// ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer, and
+// so long may an answer go on that was begun with it: see the example.
 func (c *Claims) ExpiresAt() time.Time { return c.set().expiresAt }
 
 // Decode stores the token's whole payload in the value that v points to, for

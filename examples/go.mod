@@ -3,12 +3,13 @@ module github.com/m2mauth/m2mauth/examples
 go 1.26.0
 
 require (
+	connectrpc.com/connect v1.21.1
 	github.com/m2mauth/m2mauth v0.1.0
 	github.com/m2mauth/m2mauth/adapters/grpcauth v0.1.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/oauth2 v0.37.0
 	google.golang.org/grpc v1.84.0
-	google.golang.org/protobuf v1.36.11
+	google.golang.org/protobuf v1.36.12
 )
 
 require (
@@ -87,3 +88,8 @@ replace github.com/m2mauth/m2mauth/adapters/echoauth => ../adapters/echoauth
 replace github.com/m2mauth/m2mauth/adapters/fiberauth => ../adapters/fiberauth
 
 replace github.com/m2mauth/m2mauth/adapters/grpcauth => ../adapters/grpcauth
+
+tool (
+	connectrpc.com/connect/cmd/protoc-gen-connect-go
+	google.golang.org/protobuf/cmd/protoc-gen-go
+)
