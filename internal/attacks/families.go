@@ -144,7 +144,11 @@ func truncations(t *testing.T, f *target) {
 // flippedBits are a good token with each bit flipped, of its three parts and of
 // its text.
 func flippedBits(t *testing.T, f *target) {
-	for _, alg := range []string{"ES256", "EdDSA", "RS256"} {
+	algorithms := []string{"ES256", "EdDSA", "RS256"}
+	if testing.Short() {
+		algorithms = algorithms[:1]
+	}
+	for _, alg := range algorithms {
 		f.with(t, alg)
 		token := f.good(nil)
 		parts := strings.Split(token, ".")
