@@ -253,7 +253,32 @@ func (m jwkMembers) ed25519() (crypto.PublicKey, error) {
 		return nil, errors.New("unsupported crv")
 	}
 	x, err := m.octets("x", ed25519.PublicKeySize) // any other length makes the verifier panic
+	if err == nil && isOfSmallOrder(x) {
+		err = errors.New("x is a point of small order, or not in its one spelling")
+	}
 	return ed25519.PublicKey(x), err
+}
+
+// The order of the field of RFC 8032 §5.1, and y of a point of order 8.
+var (
+	fieldOrder, _ = new(big.Int).SetString("7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffed", 16)
+	orderEight, _ = new(big.Int).SetString("05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826", 16)
+)
+
+// isOfSmallOrder reports whether a public key is one of the eight points under
+// which one signature is good for every text, or for many: y is 0, 1, or that of
+// order 8, or what makes 0 with one of them. Go's decoder also takes a y that is
+// not less than the field's order.
+func isOfSmallOrder(x []byte) bool {
+	bigEndian := slices.Clone(x)
+	slices.Reverse(bigEndian)
+	bigEndian[0] &= 0x7f // the sign of the other coordinate
+	y := new(big.Int).SetBytes(bigEndian)
+	negative := new(big.Int).Sub(fieldOrder, y)
+	if negative.Cmp(y) < 0 {
+		y = negative
+	}
+	return y.Cmp(big.NewInt(1)) <= 0 || y.Cmp(orderEight) == 0
 }
 
 // Verify returns nil if signature is the key's, in its algorithm, over input.

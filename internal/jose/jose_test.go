@@ -10,6 +10,8 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"go/parser"
 	"go/token"
@@ -449,6 +451,44 @@ func TestRSABoundsAreAccepted(t *testing.T) {
 	for _, e := range []string{"Aw", "AQAB", "f____w"} { // 3, 65537, 2^31-1
 		_, err := jose.ParseKey(rsaJWK().with(jwk{"e": e}).bytes(), "RS256")
 		assert.NoError(t, err, e)
+	}
+}
+
+// Each of these keys is an encoding of a point of small order that crypto/ed25519
+// decodes. Under it the neutral point and the number zero are a signature that is
+// good for some text or for all, which the test shows before it shows the refusal.
+func TestEd25519KeysOfSmallOrderAreRefused(t *testing.T) {
+	t.Parallel()
+	zero := append([]byte{1}, make([]byte, 63)...)
+	for _, y := range []string{ // big-endian, without the sign
+		"0000000000000000000000000000000000000000000000000000000000000000",
+		"0000000000000000000000000000000000000000000000000000000000000001",
+		"05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826",
+		"7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7",
+		"7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffec",
+		"7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffed",
+		"7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffee",
+	} {
+		for _, sign := range []byte{0, 0x80} {
+			x := must(hex.DecodeString(y))
+			slices.Reverse(x)
+			x[31] |= sign
+			good := 0
+			for text := range 256 {
+				if ed25519.Verify(x, []byte{byte(text)}, zero) {
+					good++
+				}
+			}
+			assert.Positive(t, good, "%s %x", y, sign)
+			_, err := jose.ParseKey(edJWK().with(jwk{"x": b64(x)}).bytes(), "")
+			assert.ErrorContains(t, err, "small order", "%s %x", y, sign)
+		}
+	}
+	for y := range 2048 { // 2 and on: those next to them are keys, or would be if they were points
+		x := make([]byte, ed25519.PublicKeySize)
+		binary.LittleEndian.PutUint32(x, uint32(y+2))
+		_, err := jose.ParseKey(edJWK().with(jwk{"x": b64(x)}).bytes(), "")
+		require.NoError(t, err, y+2)
 	}
 }
 
