@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/m2mauth/m2mauth/e2e/internal/process"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -367,7 +368,8 @@ func TestThroughputWithAndWithoutTheGate(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the API") }))
 	t.Cleanup(api.Close)
 
-	gated, open := freeAddr(t), freeAddr(t)
+	addresses := process.FreeAddresses(t, 2)
+	gated, open := addresses[0], addresses[1]
 	config := configuration(t, gated, startGateway(t, issuer.URL()), api.Listener.Addr().String())
 	startNginx(t, config, gated)
 	require.Contains(t, config, "auth_request /_gateway;")

@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -14,14 +13,15 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/m2mauth/m2mauth/e2e/internal/process"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 	"github.com/stretchr/testify/require"
 )
@@ -30,125 +30,42 @@ const (
 	audience = "https://shopping.api"
 	example  = "../../examples/gateway"
 
-	// startTimeout is long, and is waited for only by what does not start.
-	startTimeout = 30 * time.Second
+	// Long, and waited for only by what fails.
+	timeout      = 30 * time.Second
+	buildTimeout = 5 * time.Minute
 )
 
-// nginxPath returns where nginx is.
+// nginxPath returns where nginx is: Debian puts it where only root looks.
 func nginxPath(t testing.TB) string {
 	t.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		// Debian puts it where only root looks.
-		path, err = exec.LookPath("/usr/sbin/nginx")
-	}
-	if err != nil {
-		if os.Getenv("M2MAUTH_E2E") == "required" {
-			require.Fail(t, "nginx is not installed, and M2MAUTH_E2E=required")
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
 		}
-		t.Skip("nginx is not installed: apt-get install nginx")
 	}
-	return path
+	process.Skip(t, "nginx is not installed")
+	return ""
 }
 
-// output keeps what a process prints, to be shown if the test fails.
-type output struct {
-	mu   sync.Mutex // guards the field below
-	text bytes.Buffer
-}
+func TestMain(m *testing.M) { process.Main(m) }
 
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// start starts a process that is ended with the test, and waits until it accepts
-// connections at addr.
-func start(t testing.TB, command *exec.Cmd, addr string) {
-	t.Helper()
-	out := new(output)
-	command.Stdout, command.Stderr = out, out
-	require.NoError(t, command.Start())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = command.Wait() // it is killed: its status says nothing
-	}()
-	t.Cleanup(func() {
-		_ = command.Process.Kill() // it may have ended
-		<-ended
-		if t.Failed() {
-			t.Logf("%s printed:\n%s", filepath.Base(command.Path), out)
-		}
-	})
-	for deadline := time.Now().Add(startTimeout); ; {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		select {
-		case <-ended:
-			require.Fail(t, "the process has ended", "%v\n%s", command, out)
-		case <-time.After(20 * time.Millisecond):
-		}
-		require.True(t, time.Now().Before(deadline), "%v does not listen on %s", command, addr)
-	}
-}
-
-// freeAddr returns a loopback address that nothing listens on.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
-// built is the folder that the gateway is built into, once.
-var built string
-
-func TestMain(m *testing.M) {
-	var err error
-	if built, err = os.MkdirTemp("", "m2mauth-e2e-"); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	os.RemoveAll(built)
-	os.Exit(code)
-}
-
-var buildGateway = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(built, "gateway")
-	if out, err := exec.Command("go", "build", "-C", example, "-o", path, ".").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the gateway: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-// startGateway starts the gateway as a process and returns its address.
+// startGateway builds the gateway, starts it as a process and returns its address.
 func startGateway(t testing.TB, issuer string) string {
 	t.Helper()
-	path, err := buildGateway()
-	require.NoError(t, err)
-	addr := freeAddr(t)
+	path := filepath.Join(t.TempDir(), "gateway")
+	out, ok := process.Run(t, buildTimeout, exec.Command("go", "build", "-C", example, "-o", path, "."))
+	require.True(t, ok, out)
+	addr := process.FreeAddresses(t, 1)[0]
 	command := exec.Command(path)
 	command.Env = append(os.Environ(), "ADDR="+addr, "ISSUER="+issuer, "AUDIENCE="+audience, "RULES="+filepath.Join(example, "rules.txt"))
-	start(t, command, addr)
+	process.Start(t, command).Ready(t, "http://"+addr+"/healthz")
 	return addr
 }
 
 // around is what /etc/nginx/nginx.conf is to the file in conf.d.
 const around = `
 daemon off;
-master_process off; # one process, which is gone when it is killed
+worker_processes 1;
 pid nginx.pid;
 error_log stderr warn;
 events { worker_connections 512; }
@@ -180,24 +97,36 @@ func configuration(t testing.TB, nginx, gateway, api string) string {
 	return config
 }
 
-// startNginx starts an nginx without privileges in a folder of its own.
+// startNginx starts an nginx in a folder of its own, and waits until it accepts
+// connections at addr. It needs no privileges; from root's, its worker turns to
+// nobody's.
 func startNginx(t testing.TB, config, addr string) {
 	t.Helper()
 	path := nginxPath(t)
-	dir, err := os.MkdirTemp("", "m2mauth-nginx-")
+	main := around
+	if os.Getuid() == 0 {
+		nobody, err := user.Lookup("nobody")
+		require.NoError(t, err)
+		group, err := user.LookupGroupId(nobody.Gid)
+		require.NoError(t, err)
+		main = "user nobody " + group.Name + ";" + main
+	}
+	dir, err := os.MkdirTemp("", "m2mauth-nginx-") // t.TempDir is in a folder that is closed to nobody
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(around), 0o644))
+	require.NoError(t, os.Chmod(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(main), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "gateway.conf"), []byte(config), 0o644))
 
-	command := exec.Command(path, "-p", dir, "-c", "nginx.conf", "-e", "stderr")
-	command.Dir = dir
-	if os.Getuid() == 0 {
-		const nobody = 65534
-		require.NoError(t, os.Chown(dir, nobody, nobody))
-		command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	nginx := process.Start(t, exec.Command(path, "-p", dir, "-c", "nginx.conf", "-e", "stderr"))
+	for deadline := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		require.True(t, nginx.Running() && time.Now().Before(deadline), "nginx does not listen on %s", addr)
 	}
-	start(t, command, addr)
 }
 
 // seen is a request that reached the API or the gateway.
@@ -281,7 +210,7 @@ func (s *stack) behind(t *testing.T, gateway string) {
 	t.Helper()
 	var api string
 	s.api, api = apiServer(t)
-	s.addr = freeAddr(t)
+	s.addr = process.FreeAddresses(t, 1)[0]
 	startNginx(t, configuration(t, s.addr, gateway, api), s.addr)
 }
 
@@ -301,7 +230,7 @@ func (s *stack) send(t testing.TB, method, target string, fields ...string) (*ht
 // exchange writes a request and reads its answer. A body has its length.
 func exchange(t testing.TB, conn net.Conn, in *bufio.Reader, method, target, body string, fields ...string) (*http.Response, string) {
 	t.Helper()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(startTimeout)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(timeout)))
 	if body != "" {
 		fields = append(fields, fmt.Sprintf("Content-Length: %d", len(body)))
 	}
