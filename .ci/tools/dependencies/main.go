@@ -79,11 +79,15 @@ func list(dir string, written map[string]bool, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	built, err := providers(dir)
+	public, err := importable(dir)
 	if err != nil {
 		return err
 	}
-	tested, err := providers(dir, "-test")
+	built, err := providers(dir, public...)
+	if err != nil {
+		return err
+	}
+	tested, err := providers(dir, "-test", "./...")
 	if err != nil {
 		return err
 	}
@@ -118,10 +122,18 @@ func list(dir string, written map[string]bool, out io.Writer) error {
 	return errors.Join(mistakes...)
 }
 
-// providers returns the paths of the modules whose packages a module's packages import.
-func providers(dir string, flags ...string) (map[string]bool, error) {
-	args := append([]string{"list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}"}, flags...)
-	output, err := goCommand(dir, append(args, "./...")...)
+// importable returns the packages of a module that others can import.
+func importable(dir string) ([]string, error) {
+	output, err := goCommand(dir, "list", "./...")
+	return slices.DeleteFunc(strings.Fields(string(output)), func(path string) bool {
+		return slices.Contains(strings.Split(path, "/"), "internal")
+	}), err
+}
+
+// providers returns the paths of the modules whose packages some packages import.
+func providers(dir string, packages ...string) (map[string]bool, error) {
+	args := append([]string{"list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}"}, packages...)
+	output, err := goCommand(dir, args...)
 	paths := make(map[string]bool)
 	for path := range strings.FieldsSeq(string(output)) {
 		paths[path] = true
