@@ -12,6 +12,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth/internal/naive"
 )
 
 // member is what readObject found; the value is a part of the document.
@@ -175,6 +177,34 @@ func assertAsEncodingJSON(t *testing.T, data []byte) {
 	}
 }
 
+// assertAsJSONText checks that what we take is what jsontext takes with its strict
+// defaults, no less and no more, but for the depth; and that it is what a naive
+// reader takes, who knows the depth too.
+func assertAsJSONText(t *testing.T, data []byte) {
+	t.Helper()
+	list, err := membersOf(data)
+	strict := jsontext.Value(data).IsValid() && jsontext.Value(data).Kind() == '{'
+	if err == nil {
+		require.True(t, strict, "jsontext refuses %q", data)
+	} else if strict {
+		require.ErrorIs(t, err, errDepth, "%q", data)
+	}
+	members, naiveErr := naive.Object(data)
+	require.Equal(t, naiveErr == nil, err == nil, "%q: %v, %v", data, naiveErr, err)
+	if err != nil {
+		return
+	}
+	for _, m := range list {
+		assert.Equal(t, string(members[m.name]), string(m.value))
+		want, isStrings := naive.Strings(json.RawMessage(m.value))
+		found, ok := stringsOf(m.value)
+		assert.Equal(t, isStrings, ok, "%q", m.value)
+		if ok {
+			assert.Equal(t, want, found, "%q", m.value)
+		}
+	}
+}
+
 var jsonSeeds = []string{
 	`{"iss":"https://issuer.test/oidc","aud":["a","b"],"exp":1e3,"x":{"y":[null,true,-0.5]}}`,
 	`{"a":"\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00","\u0061b":{"c":[[],{}]}}`,
@@ -208,8 +238,11 @@ func FuzzReadObject(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Add([]byte(strings.Repeat(`{"a":`, 40)))
+	f.Add([]byte(`{"a":[` + strings.Repeat(`[],`, 40) + `[]],"b":"]"}`))
+	f.Add([]byte(`{"a":["x","\ud83d\ude00",""],"b":[null],"c":[],"d":"\ud83d"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		assertAsEncodingJSON(t, data)
+		assertAsJSONText(t, data)
 	})
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
+	"github.com/m2mauth/m2mauth/internal/naive"
 )
 
 // The signatures of these tests are made by the standard library alone, and the
@@ -592,17 +593,38 @@ func FuzzDecodeBase64URL(f *testing.F) {
 	})
 }
 
-// Whatever a JWK is, reading it and verifying with it do not panic.
+// A JWK is a key for us exactly if it is one for a naive reader, of the same ID
+// and algorithm, and verifies what that verifies. Nothing panics.
 func FuzzParseKey(f *testing.F) {
-	for _, pair := range validKeys() {
+	type signed struct{ alg, signature string }
+	var good []signed // by the private keys of the seeds
+	for alg, pair := range validKeys() {
 		f.Add(pair.jwk.bytes(), make([]byte, 64))
+		good = append(good, signed{alg, string(sign(f, alg, pair.signer, theInput))})
 	}
 	f.Add(edJWK().with(jwk{"x": "AAAA"}).bytes(), make([]byte, 64))
+	f.Add(edJWK().with(jwk{"alg": "Ed25519", "key_ops": []string{"sign", "verify"}}).bytes(), []byte(nil))
+	f.Add(rsaJWK().with(jwk{"e": "AAAAAQAB", "alg": "PS512"}).bytes(), []byte(nil))
+	f.Add([]byte(`{"kty":"OKP","crv":"Ed25519","x":"","k\u0065y_ops":[["verify"]]}`), []byte(nil))
 	f.Fuzz(func(t *testing.T, raw, signature []byte) {
-		key, err := jose.ParseKey(raw, "RS256")
-		if key != nil {
-			assert.Equal(t, err == nil, key.Algorithm() != "")
-			_ = key.Verify(theInput, signature) // some weak keys take some signatures over anything
+		for _, rsaAlgorithm := range []string{"RS256", ""} {
+			key, err := jose.ParseKey(raw, rsaAlgorithm)
+			want, naiveErr := naive.ParseKey(raw, rsaAlgorithm)
+			if err != nil {
+				require.Error(t, naiveErr, "%q: %v", raw, err)
+				if key != nil {
+					assert.Empty(t, key.Algorithm())
+					assert.Error(t, key.Verify(theInput, signature))
+				}
+				continue
+			}
+			require.NoError(t, naiveErr, "%q", raw)
+			id, has := key.ID()
+			assert.Equal(t, []any{want.ID, want.HasID, want.Alg}, []any{id, has, key.Algorithm()}, "%q", raw)
+			assert.Equal(t, want.Verify(theInput, signature), key.Verify(theInput, signature) == nil, "%q %x", raw, signature)
+			for _, s := range good {
+				assert.Equal(t, want.Verify(theInput, []byte(s.signature)), key.Verify(theInput, []byte(s.signature)) == nil, "%q by %s", raw, s.alg)
+			}
 		}
 	})
 }

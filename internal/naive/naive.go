@@ -1,0 +1,567 @@
+// Package naive reads JSON, keys and tokens by the letter of the RFCs, slowly and
+// with the standard library alone. It shares no code with what it judges: tests
+// and fuzz targets hold the guard's answers against its answers.
+package naive
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// MaxDepth is how deep objects and arrays may nest.
+const MaxDepth = 32
+
+// Object reads the one JSON object that data holds. It refuses what is not
+// UTF-8, halves of surrogate pairs, doubled members at any depth, and what nests
+// deeper than [MaxDepth].
+func Object(data []byte) (map[string]json.RawMessage, error) {
+	if err := Strict(data); err != nil {
+		return nil, err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(data, &members); err != nil {
+		return nil, err
+	}
+	if members == nil {
+		return nil, errors.New("null")
+	}
+	return members, nil
+}
+
+// Strict returns an error unless data is one JSON value that has one reading.
+func Strict(data []byte) error {
+	if !utf8.Valid(data) {
+		return errors.New("not UTF-8")
+	}
+	if !json.Valid(data) {
+		return errors.New("not JSON")
+	}
+	if !surrogatesPaired(data) {
+		return errors.New("half a surrogate pair")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	return walk(decoder, 0)
+}
+
+func walk(decoder *json.Decoder, depth int) error {
+	token, err := decoder.Token()
+	if err != nil {
+		return err
+	}
+	open, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	if depth++; depth > MaxDepth {
+		return errors.New("too deep")
+	}
+	seen := map[string]bool{}
+	for decoder.More() {
+		if open == '{' {
+			name, err := decoder.Token()
+			if err != nil {
+				return err
+			}
+			if seen[name.(string)] {
+				return errors.New("a doubled member")
+			}
+			seen[name.(string)] = true
+		}
+		if err := walk(decoder, depth); err != nil {
+			return err
+		}
+	}
+	_, err = decoder.Token()
+	return err
+}
+
+// surrogatesPaired looks at the escapes of valid JSON.
+func surrogatesPaired(data []byte) bool {
+	unit := func(at int) int64 { // of the escape at a backslash; -1 for another
+		if at+6 > len(data) || data[at] != '\\' || data[at+1] != 'u' {
+			return -1
+		}
+		n, err := strconv.ParseInt(string(data[at+2:at+6]), 16, 32)
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	for i := 0; i < len(data); i++ {
+		if data[i] != '\\' {
+			continue
+		}
+		switch u := unit(i); {
+		case u >= 0xd800 && u < 0xdc00:
+			if low := unit(i + 6); low < 0xdc00 || low > 0xdfff {
+				return false
+			}
+			i += 11
+		case u >= 0xdc00 && u <= 0xdfff:
+			return false
+		case u >= 0:
+			i += 5
+		default:
+			i++
+		}
+	}
+	return true
+}
+
+// String reads a JSON string.
+func String(v json.RawMessage) (s string, ok bool) {
+	if len(v) == 0 || v[0] != '"' {
+		return "", false
+	}
+	return s, json.Unmarshal(v, &s) == nil
+}
+
+// Strings reads an array of strings, or one string.
+func Strings(v json.RawMessage) (list []string, ok bool) {
+	if s, ok := String(v); ok {
+		return []string{s}, true
+	}
+	var elements []json.RawMessage
+	if len(v) == 0 || v[0] != '[' || json.Unmarshal(v, &elements) != nil {
+		return nil, false
+	}
+	for _, e := range elements {
+		s, ok := String(e)
+		if !ok {
+			return nil, false
+		}
+		list = append(list, s)
+	}
+	return list, true
+}
+
+// Base64URL reads base64url without padding (RFC 7515 §2), of which bytes have
+// one spelling.
+func Base64URL(s string) ([]byte, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err == nil && base64.RawURLEncoding.EncodeToString(b) != s {
+		err = errors.New("not the one spelling")
+	}
+	return b, err
+}
+
+// Key is a public key for one algorithm.
+type Key struct {
+	ID     string
+	HasID  bool
+	Alg    string
+	Public crypto.PublicKey
+}
+
+// ParseKey reads a JWK (RFC 7517, 7518 §6, 8037 §2). rsaAlgorithm is what an RSA
+// key without alg is for.
+func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
+	var m map[string]json.RawMessage
+	if err := Strict(raw); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	text := map[string]string{}
+	for _, name := range []string{"kid", "kty", "use", "alg", "crv", "x", "y", "n", "e"} {
+		if v, present := m[name]; present {
+			s, ok := String(v)
+			if !ok {
+				if name == "kty" || name == "kid" || name == "use" || name == "alg" {
+					return nil, fmt.Errorf("%s is not a string", name)
+				}
+				continue // of no use to the key, or found missing below
+			}
+			text[name] = s
+		}
+	}
+	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} {
+		if _, present := m[name]; present {
+			return nil, errors.New("private")
+		}
+	}
+	if use, present := text["use"]; present && use != "sig" {
+		return nil, errors.New("use")
+	}
+	if v, present := m["key_ops"]; present {
+		if list, ok := operations(v); !ok || !slices.Contains(list, "verify") {
+			return nil, errors.New("key_ops")
+		}
+	}
+	k := &Key{ID: text["kid"]}
+	_, k.HasID = text["kid"]
+	var algs []string // that the key could be for; the first without alg
+	switch text["kty"] {
+	case "EC":
+		curve, alg := curveOf(text["crv"])
+		if curve == nil {
+			return nil, errors.New("crv")
+		}
+		size := (curve.Params().BitSize + 7) / 8
+		x, err1 := Base64URL(text["x"])
+		y, err2 := Base64URL(text["y"])
+		if err1 != nil || err2 != nil || len(x) != size || len(y) != size {
+			return nil, errors.New("coordinates")
+		}
+		public := &ecdsa.PublicKey{Curve: curve, X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
+		if !onCurve(public) {
+			return nil, errors.New("off the curve")
+		}
+		k.Public, algs = public, []string{alg}
+	case "RSA":
+		n, err1 := Base64URL(text["n"])
+		e, err2 := Base64URL(text["e"])
+		if err1 != nil || err2 != nil || len(n) < 256 || len(n) > 1024 || len(e) == 0 || len(e) > 4 || n[0] == 0 || e[0] == 0 {
+			return nil, errors.New("n or e")
+		}
+		modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e).Int64()
+		if modulus.BitLen() < 2048 || modulus.Bit(0) == 0 || exponent < 3 || exponent&1 == 0 || exponent > 1<<31-1 {
+			return nil, errors.New("n or e")
+		}
+		k.Public = &rsa.PublicKey{N: modulus, E: int(exponent)}
+		algs = []string{rsaAlgorithm, "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+	case "OKP":
+		x, err := Base64URL(text["x"])
+		if err != nil || text["crv"] != "Ed25519" || len(x) != ed25519.PublicKeySize {
+			return nil, errors.New("crv or x")
+		}
+		k.Public, algs = ed25519.PublicKey(x), []string{"EdDSA"}
+	default:
+		return nil, errors.New("kty")
+	}
+	k.Alg = algs[0]
+	if alg, present := text["alg"]; present {
+		k.Alg = oneName(alg)
+		if !slices.Contains(algs, k.Alg) {
+			return nil, errors.New("alg")
+		}
+	}
+	if k.Alg == "" {
+		return nil, errors.New("several algorithms")
+	}
+	return k, nil
+}
+
+func operations(v json.RawMessage) ([]string, bool) {
+	if len(v) == 0 || v[0] != '[' {
+		return nil, false
+	}
+	return Strings(v)
+}
+
+func oneName(alg string) string {
+	if alg == "Ed25519" { // RFC 9864 §2.2
+		return "EdDSA"
+	}
+	return alg
+}
+
+func curveOf(crv string) (elliptic.Curve, string) {
+	switch crv {
+	case "P-256":
+		return elliptic.P256(), "ES256"
+	case "P-384":
+		return elliptic.P384(), "ES384"
+	case "P-521":
+		return elliptic.P521(), "ES512"
+	}
+	return nil, ""
+}
+
+// onCurve checks y² = x³ - 3x + b.
+func onCurve(k *ecdsa.PublicKey) bool {
+	p := k.Params()
+	if k.X.Cmp(p.P) >= 0 || k.Y.Cmp(p.P) >= 0 {
+		return false
+	}
+	right := new(big.Int).Exp(k.X, big.NewInt(3), p.P)
+	right.Sub(right, new(big.Int).Mul(big.NewInt(3), k.X))
+	right.Add(right, p.B)
+	return new(big.Int).Exp(k.Y, big.NewInt(2), p.P).Cmp(right.Mod(right, p.P)) == 0
+}
+
+var hashes = map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}
+
+// Verify reports whether the signature is the key's (RFC 7518 §3, RFC 8037 §3.1).
+func (k *Key) Verify(input, signature []byte) bool {
+	if k.Alg == "EdDSA" {
+		return len(signature) == ed25519.SignatureSize && ed25519.Verify(k.Public.(ed25519.PublicKey), input, signature)
+	}
+	hash := hashes[k.Alg[2:]]
+	digest := Digest(hash, input)
+	switch k.Alg[:2] {
+	case "ES":
+		public := k.Public.(*ecdsa.PublicKey)
+		size := (public.Params().BitSize + 7) / 8
+		if len(signature) != 2*size {
+			return false
+		}
+		r, s := new(big.Int).SetBytes(signature[:size]), new(big.Int).SetBytes(signature[size:])
+		return ecdsa.Verify(public, digest, r, s)
+	case "RS":
+		return rsa.VerifyPKCS1v15(k.Public.(*rsa.PublicKey), hash, digest, signature) == nil
+	case "PS":
+		return rsa.VerifyPSS(k.Public.(*rsa.PublicKey), hash, digest, signature, &rsa.PSSOptions{SaltLength: hash.Size()}) == nil
+	}
+	return false
+}
+
+// Digest returns the hash of the input.
+func Digest(hash crypto.Hash, input []byte) []byte {
+	switch hash {
+	case crypto.SHA256:
+		d := sha256.Sum256(input)
+		return d[:]
+	case crypto.SHA384:
+		d := sha512.Sum384(input)
+		return d[:]
+	default:
+		d := sha512.Sum512(input)
+		return d[:]
+	}
+}
+
+// Rules are what an API accepts.
+type Rules struct {
+	Issuer       string
+	Audiences    []string
+	Types        []string // in lower case, without application/; "" = no typ
+	Algorithms   []string
+	ScopeClaims  []string
+	ScopeArrays  bool
+	ClientClaims []string
+	Leeway       time.Duration
+	MaxLifetime  time.Duration // 0 = none
+
+	AllowOrganizations bool
+}
+
+// Claims are what an accepted token says.
+type Claims struct {
+	Issuer, Subject, ClientID, ID, OrganizationID string
+
+	Audience, Scopes []string
+	Issued           bool
+	IssuedAt, Expiry float64 // seconds since 1970
+}
+
+// Verify accepts a token that any route may accept (RFC 9068 §4), signed by one of the keys.
+func (r *Rules) Verify(token string, keys []*Key, now time.Time) (*Claims, error) {
+	if len(token) > 8192 {
+		return nil, errors.New("too long")
+	}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, errors.New("not three parts")
+	}
+	var decoded [3][]byte
+	for i, p := range parts {
+		b, err := Base64URL(p)
+		if err != nil {
+			return nil, err
+		}
+		decoded[i] = b
+	}
+	header, err := Object(decoded[0])
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	payload, err := Object(decoded[1])
+	if err != nil {
+		return nil, fmt.Errorf("payload: %w", err)
+	}
+	alg, accessToken, err := r.header(header)
+	if err != nil {
+		return nil, err
+	}
+	c, err := r.claims(payload, accessToken, float64(now.UnixNano())/1e9)
+	if err != nil {
+		return nil, err
+	}
+	var fitting []*Key
+	for _, k := range keys {
+		if kid, present := header["kid"]; present {
+			if id, _ := String(kid); !k.HasID || k.ID != id {
+				continue
+			}
+		}
+		if k.Alg == alg {
+			fitting = append(fitting, k)
+		}
+	}
+	if len(fitting) != 1 {
+		return nil, fmt.Errorf("%d keys fit", len(fitting))
+	}
+	if !fitting[0].Verify([]byte(parts[0]+"."+parts[1]), decoded[2]) {
+		return nil, errors.New("signature")
+	}
+	return c, nil
+}
+
+func (r *Rules) header(h map[string]json.RawMessage) (alg string, accessToken bool, err error) {
+	for _, name := range []string{"crit", "b64"} {
+		if _, present := h[name]; present {
+			return "", false, errors.New(name)
+		}
+	}
+	for _, name := range []string{"alg", "typ", "kid"} {
+		if v, present := h[name]; present {
+			if _, ok := String(v); !ok {
+				return "", false, fmt.Errorf("%s is not a string", name)
+			}
+		}
+	}
+	alg, _ = String(h["alg"])
+	if alg = oneName(alg); !slices.Contains(r.Algorithms, alg) {
+		return "", false, errors.New("alg")
+	}
+	typ, present := String(h["typ"])
+	if present {
+		typ = strings.ToLower(typ)
+		typ = strings.TrimPrefix(typ, "application/")
+		if typ == "" {
+			return "", false, errors.New("an empty typ")
+		}
+	}
+	if !slices.Contains(r.Types, typ) {
+		return "", false, errors.New("typ")
+	}
+	return alg, typ == "at+jwt", nil
+}
+
+func (r *Rules) claims(p map[string]json.RawMessage, accessToken bool, now float64) (*Claims, error) {
+	text := func(name string, required bool) (string, error) {
+		v, present := p[name]
+		if !present && !required {
+			return "", nil
+		}
+		if s, ok := String(v); ok && s != "" {
+			return s, nil
+		}
+		return "", fmt.Errorf("%s is not a non-empty string", name)
+	}
+	c := new(Claims)
+	var errs [5]error
+	c.Issuer, errs[0] = text("iss", true)
+	c.Subject, errs[1] = text("sub", true)
+	c.ID, errs[2] = text("jti", accessToken)
+	c.OrganizationID, errs[3] = text("organization_id", false)
+	for _, name := range r.ClientClaims {
+		client, err := text(name, false)
+		if err != nil {
+			return nil, err
+		}
+		if client != "" && c.ClientID != "" && client != c.ClientID {
+			return nil, errors.New("two clients")
+		}
+		if client != "" {
+			c.ClientID = client
+		}
+	}
+	if c.ClientID == "" {
+		errs[4] = errors.New("no client")
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	if c.Issuer != r.Issuer {
+		return nil, errors.New("another issuer")
+	}
+	if c.OrganizationID != "" && !r.AllowOrganizations {
+		return nil, errors.New("an organization's token")
+	}
+	if _, present := p["cnf"]; present {
+		return nil, errors.New("bound to a key")
+	}
+	if err := r.audience(c, p["aud"]); err != nil {
+		return nil, err
+	}
+	if err := r.times(c, p, accessToken, now); err != nil {
+		return nil, err
+	}
+	return c, r.scopes(c, p)
+}
+
+func (r *Rules) audience(c *Claims, aud json.RawMessage) error {
+	var ok bool
+	if c.Audience, ok = Strings(aud); !ok {
+		return errors.New("aud")
+	}
+	mine := false
+	for _, a := range c.Audience {
+		if a == "urn:logto:resource:organizations" || strings.HasPrefix(a, "urn:logto:organization:") {
+			return errors.New("an organization token")
+		}
+		mine = mine || slices.Contains(r.Audiences, a)
+	}
+	if !mine {
+		return errors.New("another audience")
+	}
+	return nil
+}
+
+func (r *Rules) times(c *Claims, p map[string]json.RawMessage, accessToken bool, now float64) error {
+	at := map[string]float64{}
+	for _, name := range []string{"exp", "nbf", "iat"} {
+		v, present := p[name]
+		if !present {
+			continue
+		}
+		var seconds float64
+		if v[0] < '0' || v[0] > '9' || json.Unmarshal(v, &seconds) != nil || seconds >= 253402300800 {
+			return fmt.Errorf("%s is no time", name)
+		}
+		at[name] = seconds
+	}
+	leeway := r.Leeway.Seconds()
+	exp, expires := at["exp"]
+	iat, issued := at["iat"]
+	switch {
+	case !expires || now >= exp+leeway:
+		return errors.New("expired")
+	case at["nbf"] > now+leeway, iat > now+leeway:
+		return errors.New("not yet valid")
+	case !issued && (accessToken || r.MaxLifetime > 0):
+		return errors.New("no iat")
+	case r.MaxLifetime > 0 && exp-iat > r.MaxLifetime.Seconds():
+		return errors.New("lives too long")
+	}
+	c.Expiry, c.IssuedAt, c.Issued = exp, iat, issued
+	return nil
+}
+
+func (r *Rules) scopes(c *Claims, p map[string]json.RawMessage) error {
+	for _, name := range r.ScopeClaims {
+		v, present := p[name]
+		if !present {
+			continue
+		}
+		list, ok := Strings(v)
+		if !ok || (v[0] == '[' && !r.ScopeArrays) {
+			return fmt.Errorf("%s is not a string", name)
+		}
+		if v[0] == '"' {
+			list = slices.DeleteFunc(strings.Split(list[0], " "), func(s string) bool { return s == "" })
+		}
+		c.Scopes = append(c.Scopes, list...)
+	}
+	return nil
+}
