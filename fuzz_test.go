@@ -1,6 +1,7 @@
 package m2mauth
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,6 +143,7 @@ func FuzzReadKeySet(f *testing.F) {
 		`{"keys":[],"keys":[` + key(internalP256, "a") + `]}`,
 		`{"Keys":[` + key(internalP256, "a") + `],"k\u0065ys":[` + fmt.Sprintf(internalEd25519, "") + `]}`,
 		`{"keys":[{"kty":"EC","kty":"OKP"},null,1,[],"x",` + fmt.Sprintf(internalEd25519, `"d":"AA",`) + `,` + fmt.Sprintf(internalEd25519, `"use":"sig","alg":"Ed25519","key_ops":["verify"],`) + `]}`,
+		`{"keys":[` + fmt.Sprintf(internalEd25519, `"use":"enc",`) + `,` + fmt.Sprintf(internalEd25519, `"use":"other",`) + `,` + fmt.Sprintf(internalEd25519, "") + `]}`,
 		`{"keys":{}}`, `{"keys":null}`, `[]`, `{"keys":[]}`, "{\"keys\":[" + key(internalEd25519, "\xff") + "]}",
 	} {
 		f.Add([]byte(seed))
@@ -155,6 +157,7 @@ func FuzzReadKeySet(f *testing.F) {
 		}
 		var set map[string]json.RawMessage // its names match exactly
 		require.NoError(t, json.Unmarshal(body, &set), "%q", body)
+		require.Equal(t, 1, timesNamed(t, body, "keys"), "%q", body)
 		var raws []json.RawMessage
 		require.NoError(t, json.Unmarshal(set["keys"], &raws), "%q", body)
 		usable := 0
@@ -188,6 +191,24 @@ func FuzzReadKeySet(f *testing.F) {
 	})
 }
 
+// timesNamed counts the members of an object that have the name.
+func timesNamed(t *testing.T, object []byte, name string) (n int) {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	_, err := decoder.Token()
+	require.NoError(t, err)
+	for decoder.More() {
+		found, err := decoder.Token()
+		require.NoError(t, err)
+		if found == name {
+			n++
+		}
+		var value json.RawMessage
+		require.NoError(t, decoder.Decode(&value))
+	}
+	return n
+}
+
 // A discovery document is believed only if it is the issuer's own, and names a
 // place at the issuer's origin.
 func FuzzDiscovery(f *testing.F) {
@@ -200,7 +221,8 @@ func FuzzDiscovery(f *testing.F) {
 	}
 	f.Add([]byte(`{"issuer":"https://issuer.test/oidc","issuer":"x","jwks_uri":"https://issuer.test/"}`))
 	f.Add([]byte(`{"Issuer":"https://issuer.test/oidc","JWKS_URI":"https://issuer.test/"}`))
-	f.Add([]byte(`{"issuer":"https://issuer.test/oidc/","jwks_uri":null}`))
+	f.Add([]byte(`{"issuer":"https://issuer.test/oidc/","jwks_uri":"https://issuer.test/"}`))
+	f.Add([]byte(`{"issuer":"https://issuer.test/oidc","jwks_uri":null}`))
 	f.Add([]byte(`null`))
 	k := &keySource{issuer: "https://issuer.test/oidc"}
 	issuer, err := url.Parse(k.issuer)
@@ -227,7 +249,7 @@ func FuzzDiscovery(f *testing.F) {
 // holds, the TTL stays within its bounds.
 func FuzzCacheControl(f *testing.F) {
 	for _, seed := range []string{
-		"", "max-age=300", "max-age=0", "public, max-age=300", "no-cache, max-age=0, must-revalidate", "MAX-AGE=\"90\"", "max-age=1,max-age=2", "max-age=-1",
+		"", "max-age=300", "max-age=5", "max-age=0", "public, max-age=300", "no-cache, max-age=0, must-revalidate", "MAX-AGE=\"90\"", "max-age=1,max-age=2", "max-age=-1",
 		"max-age=99999999999999999999", "max-age", "max-age=3 00", " ,, max-age=61\t,", `private="x", max-age=301`, "max-age=+70", "s-maxage=100", "max-age=1e3", "max-age=61;x",
 	} {
 		f.Add(seed, "")
@@ -258,6 +280,9 @@ func FuzzCacheControl(f *testing.F) {
 			case "max-age":
 				ages++
 				seconds := strings.Trim(m[2], `"`)
+				if overflowsFirst(seconds) {
+					return
+				}
 				if !regexp.MustCompile(`^[0-9]+$`).MatchString(seconds) {
 					ages += 2
 					continue
@@ -291,6 +316,9 @@ func FuzzRetryAfter(f *testing.F) {
 	}
 	digits := regexp.MustCompile(`^[0-9]+$`)
 	f.Fuzz(func(t *testing.T, value string) {
+		if overflowsFirst(value) {
+			return
+		}
 		k := new(keySource)
 		begin := time.Now()
 		k.failLocked(&fetchError{err: errors.New("status 429"), retryAfter: retryAfter(http.Header{"Retry-After": {value}})})
@@ -312,6 +340,15 @@ func FuzzRetryAfter(f *testing.F) {
 		assert.GreaterOrEqual(t, wait, want-took, "%q", value)
 		assert.LessOrEqual(t, wait, want+took, "%q", value)
 	})
+}
+
+// overflowsFirst tells of what strconv takes for a number too large before it
+// comes to what makes it none, such as 3000000000x. Such a value is read as the
+// largest, within the bounds that hold for any value.
+func overflowsFirst(value string) bool {
+	rest := strings.TrimLeft(value, "0123456789")
+	n, err := strconv.ParseUint(value[:len(value)-len(rest)], 10, 31)
+	return rest != "" && err != nil && n > 0
 }
 
 type authorizationFields []string

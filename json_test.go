@@ -238,6 +238,8 @@ func FuzzReadObject(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Add([]byte(strings.Repeat(`{"a":`, 40)))
+	f.Add([]byte(strings.Repeat(`{"a":`, 32) + "1" + strings.Repeat("}", 32)))
+	f.Add([]byte(strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33)))
 	f.Add([]byte(`{"a":[` + strings.Repeat(`[],`, 40) + `[]],"b":"]"}`))
 	f.Add([]byte(`{"a":["x","\ud83d\ude00",""],"b":[null],"c":[],"d":"\ud83d"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
