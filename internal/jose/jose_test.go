@@ -522,6 +522,36 @@ func TestParseKeyOfWhatIsNoObject(t *testing.T) {
 	}
 }
 
+// A refresh keeps those keys of the old set that the new one has too.
+func TestEqual(t *testing.T) {
+	t.Parallel()
+	edwards, other := edJWK(), ed25519.NewKeyFromSeed(slices.Repeat([]byte{1}, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+	for name, test := range map[string]struct {
+		a, b jwk
+		want bool
+	}{
+		"a key and itself read again":            {edwards, edwards, true},
+		"an RSA key and itself read again":       {rsaJWK(), rsaJWK(), true},
+		"keys without kid":                       {edwards.with(jwk{"kid": nil}), edwards.with(jwk{"kid": nil}), true},
+		"another kid":                            {edwards, edwards.with(jwk{"kid": "2"}), false},
+		"a kid that is gone":                     {edwards, edwards.with(jwk{"kid": nil}), false},
+		"a kid that is empty, and none":          {edwards.with(jwk{"kid": ""}), edwards.with(jwk{"kid": nil}), false},
+		"other material under the same kid":      {edwards, edwards.with(jwk{"x": b64(other)}), false},
+		"another kind of key under the same kid": {edwards, ecJWK("P-256"), false},
+		"another algorithm":                      {rsaJWK(), rsaJWK().with(jwk{"alg": "PS256"}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			assert.Equal(t, test.want, parse(t, test.a).Equal(parse(t, test.b)))
+			assert.Equal(t, test.want, parse(t, test.b).Equal(parse(t, test.a)))
+		})
+	}
+	unusable, err := jose.ParseKey(edwards.with(jwk{"use": "enc"}).bytes(), "RS256")
+	require.Error(t, err)
+	require.NotNil(t, unusable)
+	assert.False(t, unusable.Equal(unusable), "of a key that cannot be used nothing is known")
+}
+
 func TestAlgorithm(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"} {
@@ -563,6 +593,8 @@ func TestDecodeBase64URL(t *testing.T) {
 		{"LF", "YW\nI", "", false},
 		{"LF at the end", "YWJj\n", "", false},
 		{"CR and LF alone", "\r\n", "", false},
+		{"CR at the beginning", "\rYWJj", "", false},
+		{"LF at the beginning", "\nYWJj", "", false},
 		{"a space", "YW I", "", false},
 		{"a tab", "YWJj\t", "", false},
 		{"NUL", "YWJj\x00", "", false},
