@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -171,6 +172,48 @@ func TestTooSmallAMemoryRemembersNothing(t *testing.T) {
 		c.put(raw, seen)
 		assert.Nil(t, c.get(raw), bytes)
 		assert.Zero(t, assertSound(t, c))
+	}
+}
+
+func TestATokenMayFillItsRoomToTheLastByte(t *testing.T) {
+	t.Parallel()
+	raw, seen := seenToken(1, usualScope)
+	perToken := 2 * cacheShards * seen.cost()
+	c := newTokenCache(perToken)
+	require.Equal(t, seen.cost(), c.limit)
+	c.put(raw, seen)
+	assert.Same(t, seen, c.get(raw))
+	assert.Equal(t, 1, assertSound(t, c))
+
+	c = newTokenCache(perToken - 2*cacheShards) // a byte less
+	c.put(raw, seen)
+	assert.Nil(t, c.get(raw))
+
+	c = newTokenCache(2 * perToken)
+	c.put(raw, seen)
+	shard, _ := c.shardOf(raw)
+	for i := 2; len(shard.young) == 1; i++ {
+		otherRaw, other := seenToken(i, usualScope)
+		if s, _ := c.shardOf(otherRaw); s == shard {
+			c.put(otherRaw, other)
+			require.Equal(t, seen.cost(), other.cost())
+			break
+		}
+	}
+	assert.Len(t, shard.young, 2, "both have room in one generation")
+	assert.Empty(t, shard.old)
+}
+
+func TestEachAudienceAndEachScopeCosts(t *testing.T) {
+	t.Parallel()
+	_, bare := seenToken(1, usualScope)
+	for name, grow := range map[string]func(*claimSet){
+		"audiences": func(c *claimSet) { c.audience = append(c.audience, make([]string, 100)...) },
+		"scopes":    func(c *claimSet) { c.scopes.names = append(c.scopes.names, make([]string, 100)...) },
+	} {
+		_, more := seenToken(1, usualScope)
+		grow(more.claims.claimSet)
+		assert.GreaterOrEqual(t, more.cost()-bare.cost(), int64(100*unsafe.Sizeof("")), name)
 	}
 }
 

@@ -80,6 +80,18 @@ func TestClaimsThatATokenMayLack(t *testing.T) {
 	assert.Empty(t, claims.OrganizationID())
 }
 
+func TestClaimsThatAreNotThereHideNoOther(t *testing.T) {
+	t.Parallel()
+	token := m2mauthtest.Token{AppID: "reader", Claims: map[string]any{"scp": "read write", "permissions": []string{"delete"}, "client_id": nil, "azp": "reader"}}
+	several := func(c *m2mauth.Config) {
+		c.ScopeClaims = []string{"scope", "scp", "roles", "permissions"}
+		c.ClientClaims = []string{"client_id", "appid", "azp"}
+	}
+	claims := verified(t, token, several)
+	assert.Equal(t, "read write delete", claims.Scopes().String())
+	assert.Equal(t, "reader", claims.AppID())
+}
+
 func TestDecodeMatchesNamesExactly(t *testing.T) {
 	t.Parallel()
 	claims := verified(t, m2mauthtest.Token{AppID: "reader", Claims: map[string]any{

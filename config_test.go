@@ -43,6 +43,7 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"an issuer with control characters", func(c *Config) { c.Issuer = "https://a.example/\n" }, []string{"Config.Issuer", "absolute https URL"}},
 		{"an issuer over http", func(c *Config) { c.Issuer = "http://your.logto.endpoint/oidc" }, []string{"Config.Issuer", "http is for loopback hosts", "Config.PlainHTTPHosts"}},
 		{"an issuer over http on a host that only looks like loopback", func(c *Config) { c.Issuer = "http://localhost.example/oidc" }, []string{"Config.Issuer", "http is for loopback hosts"}},
+		{"an issuer over http on an address that is not loopback", func(c *Config) { c.Issuer = "http://192.0.2.1:3001/oidc" }, []string{"Config.Issuer", "http is for loopback hosts"}},
 		{"an issuer over http on another port than allowed", func(c *Config) {
 			c.Issuer, c.PlainHTTPHosts = "http://logto:3002/oidc", []string{"logto:3001"}
 		}, []string{"Config.Issuer", "http is for loopback hosts"}},

@@ -125,7 +125,31 @@ func TestTheSameUnseenTokenIsVerifiedOnce(t *testing.T) {
 	})
 }
 
-// The same without a bubble, where requests are at any point of their way when
+// A handler may keep its claims for long. They must not keep the token that could
+// be used, whichever of the requests made the check.
+func TestClaimsOfASharedCheckKeepNoWholeToken(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer, guard, release := crowded(t)
+		token := issuer.Token(shop, "read")
+		claims := make(chan *m2mauth.Claims)
+		for range 2 {
+			go func() {
+				c, err := guard.Verify(t.Context(), token)
+				assert.NoError(t, err)
+				claims <- c
+			}()
+		}
+		synctest.Wait()
+		release()
+		for range 2 {
+			assert.False(t, m2mauth.KeepsWhole(<-claims, token))
+		}
+		assert.EqualValues(t, 1, guard.Stats().Shared)
+	})
+}
+
+// TestTheSameUnseenTokenIsVerifiedOnce without a bubble, where requests are at any point of their way when
 // the check ends. Source is asked once for each check of a signature.
 func TestTheSameUnseenTokenIsVerifiedOnceInTheWild(t *testing.T) {
 	t.Parallel()

@@ -269,6 +269,7 @@ func TestDepthIsBounded(t *testing.T) {
 		{"6,000 arrays", nested(1, 6000), true},
 		{"6,000 brackets that nothing closes", []byte(`{"a":` + strings.Repeat("[", 6000)), true},
 		{"many beside one another", []byte(`{"a":[` + strings.Repeat(`[],`, 500) + `[]]}`), false},
+		{"31 arrays in an object, and one beside them", []byte(`{"a":[],"b":` + string(nested(0, 31)) + `}`), false},
 		{"brackets in a string", []byte(`{"a":"` + brackets + `"}`), false},
 		{"brackets in a name", []byte(`{"` + brackets + `":1}`), false},
 		{"brackets after an escaped quote", []byte(`{"a":"\"` + brackets + `"}`), false},

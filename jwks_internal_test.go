@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -152,4 +154,126 @@ func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = k.parse(keys(maxKeys + 1))
 	assert.ErrorContains(t, err, "more than 1000 keys")
+}
+
+// bounded is a key source with the durations of the defaults, and a set that was
+// fetched now.
+func bounded(answer roundTrip) (*keySource, *keySet) {
+	k := &keySource{
+		issuer: "https://issuer.test", rsaAlgorithm: "RS256", ttl: defaultKeyTTL, staleFor: defaultKeyStaleFor, timeout: defaultTimeout,
+		logger: func() *slog.Logger { return slog.New(slog.DiscardHandler) },
+		absent: make(map[string]bool), client: fetchClient(&http.Client{Transport: answer}, defaultTimeout),
+	}
+	now := time.Now()
+	set := &keySet{url: "https://issuer.test/old", ttl: k.ttl, fetched: now, discovered: now}
+	set.freshUntil = now.Add(k.ttl)
+	set.staleUntil = set.freshUntil.Add(k.staleFor)
+	k.current.Store(set)
+	return k, set
+}
+
+func answerWith(body string) roundTrip {
+	return func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+	}
+}
+
+func TestAFailureSpeaksForStaleKeysForLessThanAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, set := bounded(nil)
+		k.failedAt = set.freshUntil.Add(-1)
+		assert.True(t, k.triedLocked(set, k.failedAt.Add(triedLately-1)))
+		assert.False(t, k.triedLocked(set, k.failedAt.Add(triedLately)))
+		k.failedAt = set.freshUntil
+		assert.True(t, k.triedLocked(set, k.failedAt.Add(triedLately)), "it failed since the keys became stale")
+	})
+}
+
+func TestAThousandAndTwentyFourAbsentKeyIDsAreRemembered(t *testing.T) {
+	k, _ := bounded(nil)
+	for i := range maxAbsent {
+		k.rememberAbsentLocked(strconv.Itoa(i))
+	}
+	assert.Len(t, k.absent, maxAbsent)
+	k.rememberAbsentLocked("one more")
+	assert.Equal(t, map[string]bool{"one more": true}, k.absent)
+}
+
+func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, _ := bounded(answerWith("{}"))
+		k.absent["gone"] = true
+		time.Sleep(absentFor - 1)
+		_, e := k.refetch(t.Context(), "gone")
+		assert.Nil(t, e)
+		assert.Zero(t, k.fetches)
+		time.Sleep(1)
+		_, e = k.refetch(t.Context(), "gone")
+		assert.ErrorIs(t, e, ErrUnavailable, "that fetch fails")
+		assert.Equal(t, 1, k.fetches)
+	})
+}
+
+func TestMoreThanATTLOfQuietEndsTheCooldown(t *testing.T) {
+	for quiet, want := range map[time.Duration]time.Duration{0: 16 * time.Second, 1: 2 * time.Second} {
+		k, set := bounded(nil)
+		k.cooldown = 8 * time.Second
+		k.coolDownLocked(&flight{wanted: map[string]bool{"made up": true}}, set, k.cooldownUntil.Add(set.ttl+quiet))
+		assert.Equal(t, want, k.cooldown, quiet)
+	}
+}
+
+func TestMaxAgeIsTenTimesTheFetchTimeoutAtLeast(t *testing.T) {
+	k, _ := bounded(nil)
+	k.timeout = 30 * time.Second
+	assert.Equal(t, 5*time.Minute, k.ttlOf(http.Header{"Cache-Control": {"max-age=60"}}), "so that a slow refresh ends before the keys do")
+	k.timeout = 5 * time.Second
+	assert.Equal(t, time.Minute, k.ttlOf(http.Header{"Cache-Control": {"max-age=60"}}))
+}
+
+func TestThreeRedirectsAreFollowedAndNoFourth(t *testing.T) {
+	client := fetchClient(nil, time.Second)
+	r, err := http.NewRequest(http.MethodGet, "https://issuer.test/jwks", nil)
+	require.NoError(t, err)
+	for requests, followed := range map[int]bool{1: true, 3: true, 4: false} {
+		assert.Equal(t, followed, client.CheckRedirect(r, slices.Repeat([]*http.Request{r}, requests)) == nil, requests)
+	}
+}
+
+func TestDiscoveryIsReadAgainAfterADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, set := bounded(answerWith(`{"issuer":"https://issuer.test","jwks_uri":"https://issuer.test/new"}`))
+		time.Sleep(rediscoverAfter - 1)
+		address, discovered, err := k.discover(t.Context(), set, false)
+		require.NoError(t, err)
+		assert.Equal(t, "https://issuer.test/old", address)
+		assert.Equal(t, set.discovered, discovered)
+		time.Sleep(1)
+		address, discovered, err = k.discover(t.Context(), set, false)
+		require.NoError(t, err)
+		assert.Equal(t, "https://issuer.test/new", address)
+		assert.Equal(t, time.Now(), discovered)
+	})
+}
+
+func TestAJWKSURIThatIsNoAbsoluteURLIsToldAsThat(t *testing.T) {
+	k, _ := bounded(nil)
+	issuer, err := url.Parse(k.issuer)
+	require.NoError(t, err)
+	for _, uri := range []string{"", "/jwks", "https:jwks", "https://%zz/jwks"} {
+		_, err := k.jwksURI(fmt.Appendf(nil, `{"issuer":"https://issuer.test","jwks_uri":%q}`, uri), issuer)
+		assert.ErrorContains(t, err, "no jwks_uri that is an absolute URL", uri)
+	}
+}
+
+func TestADocumentOfOneMiBIsReadWhole(t *testing.T) {
+	whole := strings.Repeat(" ", maxDocumentBytes-2) + "{}"
+	k, _ := bounded(answerWith(whole))
+	doc, err := k.download(t.Context(), "https://issuer.test/jwks", "")
+	require.NoError(t, err)
+	assert.Equal(t, whole, string(doc.body))
+
+	k, _ = bounded(answerWith(" " + whole))
+	_, err = k.download(t.Context(), "https://issuer.test/jwks", "")
+	assert.ErrorContains(t, err, "larger than 1 MiB")
 }
