@@ -209,7 +209,8 @@ func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
 		assert.Zero(t, k.fetches)
 		time.Sleep(1)
 		_, e = k.refetch(t.Context(), "gone")
-		assert.ErrorIs(t, e, ErrUnavailable, "that fetch fails")
+		require.NotNil(t, e, "that fetch fails")
+		assert.ErrorIs(t, e, ErrUnavailable)
 		assert.Equal(t, 1, k.fetches)
 	})
 }
@@ -229,6 +230,20 @@ func TestMaxAgeIsTenTimesTheFetchTimeoutAtLeast(t *testing.T) {
 	assert.Equal(t, 5*time.Minute, k.ttlOf(http.Header{"Cache-Control": {"max-age=60"}}), "so that a slow refresh ends before the keys do")
 	k.timeout = 5 * time.Second
 	assert.Equal(t, time.Minute, k.ttlOf(http.Header{"Cache-Control": {"max-age=60"}}))
+}
+
+func TestAClientThatEndsWithItsContextTellsWhatWasTooSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, _ := bounded(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			time.Sleep(5 * time.Millisecond)
+			return nil, errors.New("connecting took too long")
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), k.timeout)
+		defer cancel()
+		_, err := k.fetchSafely(ctx, nil, false)
+		assert.ErrorContains(t, err, "connecting took too long")
+	})
 }
 
 func TestThreeRedirectsAreFollowedAndNoFourth(t *testing.T) {

@@ -65,6 +65,28 @@ func TestRefusalSaysThatTheTokenHasNoScopes(t *testing.T) {
 	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("b")).Text, "lacks a scope")
 }
 
+func TestOfSeveralReasonsTheFirstIsToldUnlessAScopeIsMissing(t *testing.T) {
+	t.Parallel()
+	users := &Claims{&claimSet{subject: "user", clientID: "webapp"}}
+	kind, other, scope := Machine(), Client("reader"), AllScopes("a")
+	for _, test := range []struct {
+		rules []Rule
+		want  error
+		text  string
+	}{
+		{[]Rule{kind, other}, ErrForbidden, otherKind.text},
+		{[]Rule{other, kind}, ErrForbidden, otherClient.text},
+		{[]Rule{scope, kind}, ErrScope, "the token has no scopes"},
+		{[]Rule{kind, scope}, ErrScope, "the token has no scopes"},
+	} {
+		for _, rule := range []Rule{AllOf(test.rules...), AnyOf(test.rules...)} {
+			e := refusalOf(t, rule, users)
+			require.ErrorIs(t, e, test.want, rule)
+			assert.Contains(t, e.Text, test.text, rule)
+		}
+	}
+}
+
 func TestRuleIsNotChangedThroughARefusal(t *testing.T) {
 	t.Parallel()
 	scopes := []string{"a", "b"}
