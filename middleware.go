@@ -393,6 +393,11 @@ func (c *claimsContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
+// String is for fmt, which without it would print the token's claims for %s.
+func (c *claimsContext) String() string {
+	return fmt.Sprint(c.Context) + ".WithClaims"
+}
+
 // NewContext returns a context that carries the claims, for adapters and tests.
 func NewContext(ctx context.Context, claims *Claims) context.Context {
 	return &claimsContext{Context: ctx, claims: claims}

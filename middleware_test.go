@@ -3,6 +3,7 @@ package m2mauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -397,6 +398,30 @@ func TestFromContext(t *testing.T) {
 	claims, ok = m2mauth.FromContext(ctx)
 	assert.True(t, ok)
 	assert.Same(t, mine, claims, "the innermost guard's")
+}
+
+// fmt prints what a field points to for every verb but %v, if nothing stops it.
+func TestAPrintedContextShowsNoClaims(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	token := issuer.Token(shop, "a-scope-to-be-found")
+	_, err := guard.Verify(t.Context(), token)
+	require.NoError(t, err)
+	reached := false
+	guard.Require("a-scope-to-be-found")(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		reached = true
+		child, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		for _, ctx := range []context.Context{r.Context(), child, m2mauth.NewContext(child, nil)} {
+			for _, verb := range []string{"%v", "%+v", "%s", "%q"} {
+				text := fmt.Sprintf(verb, ctx)
+				assert.NotContains(t, text, "a-scope-to-be-found", verb)
+				assert.NotContains(t, text, token[:20], verb)
+			}
+		}
+	})).ServeHTTP(httptest.NewRecorder(), requestWith("Bearer "+token))
+	assert.True(t, reached)
 }
 
 // An absent typ may be allowed, and then no odd spelling of nothing is.
