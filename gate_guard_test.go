@@ -338,6 +338,20 @@ func TestANewTokenWaitsTwoSecondsAtMost(t *testing.T) {
 	})
 }
 
+func TestATokenThatExpiresWhileItWaitsIsRefused(t *testing.T) {
+	t.Parallel()
+	for wait, status := range map[time.Duration]int{999 * time.Millisecond: http.StatusOK, time.Second: http.StatusUnauthorized} {
+		synctest.Test(t, func(t *testing.T) {
+			issuer, guard, release := crowded(t, func(c *m2mauth.Config) { c.Leeway = -1 })
+			token := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read"}, Lifetime: time.Second})
+			answer := ask(t.Context(), guard, "192.0.2.1:1", token)
+			time.Sleep(wait)
+			release()
+			assert.Equal(t, status, (<-answer).Code, wait)
+		})
+	}
+}
+
 func TestACallerWhoGivesUpFreesOnlyItself(t *testing.T) {
 	t.Parallel()
 	for name, leaves := range map[string]int{"the one who waits for a place": 0, "one who waits for its answer": 1} {

@@ -98,6 +98,10 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if t.kept == "" { // another request made the check
 		t.forget(raw)
 	}
+	// The key and a place for the check may have been waited for.
+	if e := g.claims.checkTimes(t.claims, time.Now()); e != nil {
+		return nil, e
+	}
 	return t, nil
 }
 
