@@ -505,3 +505,27 @@ func TestALongClaimIsReadAgainAndNotKept(t *testing.T) {
 		assert.Equal(t, kept, c.others.Load() != nil)
 	}
 }
+
+func TestOfManyClaimsThatRulesAskForFewAreKept(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		payload string
+		claims  int
+		kept    int
+	}{
+		"claims that are not there": {`{}`, 3 * maxKeptClaims, maxKeptClaims},
+		"claims of one string":      {`{"c0":"a","c1":"a"}`, 2, 2},
+		"claims of many strings":    {`{"c0":["` + strings.Repeat(`g","`, maxKeptStrings-2) + `last"],"c1":["a","b"],"c2":"a"}`, 3, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &Claims{&claimSet{signed: "header." + base64.RawURLEncoding.EncodeToString([]byte(test.payload))}}
+			for range 2 {
+				for i := range test.claims {
+					assert.Equal(t, strings.Contains(test.payload, fmt.Sprintf(`"c%d"`, i)), c.stringsOf(fmt.Sprint("c", i)) != nil)
+				}
+			}
+			assert.Len(t, *c.others.Load(), test.kept)
+		})
+	}
+}

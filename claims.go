@@ -131,9 +131,12 @@ func (c *Claims) payload() ([]byte, error) {
 	return jose.DecodeBase64URL(encoded)
 }
 
-// maxKeptStrings bounds what is kept of a claim for the next time: a longer array
-// is read each time, or remembered tokens would outgrow Config.CacheBytes.
-const maxKeptStrings = 32
+// What is kept of claims for the next time is bounded, or remembered tokens would
+// outgrow Config.CacheBytes: what is over that is read each time.
+const (
+	maxKeptClaims  = 8
+	maxKeptStrings = 32 // of all kept claims
+)
 
 // stringsOf returns the strings that a claim is or holds. Only claims that rules
 // ask for are kept: all of them could take much more memory than the token.
@@ -156,7 +159,11 @@ func (c *Claims) stringsOf(claim string) []string {
 			return nil
 		})
 	}
-	if len(known[claim]) <= maxKeptStrings {
+	total := 0
+	for _, list := range known {
+		total += len(list)
+	}
+	if len(known) <= maxKeptClaims && total <= maxKeptStrings {
 		c.set().others.Store(&known) // of two at the same time the last stays, and the other is read again
 	}
 	return known[claim]
