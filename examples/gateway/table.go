@@ -215,7 +215,7 @@ func (t table) find(method string, path []string) (*row, error) {
 			continue
 		}
 		if mayMatch(r.pattern, best.pattern, path) {
-			return nil, ambiguous("the path is spelled almost as one of another rule: in another letter case, with an encoded character, with an extension or a slash at its end")
+			return nil, ambiguous("the path is spelled almost as one of another rule: in another letter case, with an encoded character, an extension, a colon or a plus sign, or with or without a slash at its end")
 		}
 	}
 	return best, nil
@@ -227,20 +227,32 @@ func matches(pattern []segment, path []string) bool {
 
 // mayMatch reports whether a lax router could take the path for one of the
 // pattern, in those segments that the row found, best, does not name literally.
+// Such a router also takes /admin for /admin/, of a pattern /admin/{path...}.
 func mayMatch(pattern, best []segment, path []string) bool {
 	literal := func(i int) bool { return i < len(best) && !best[i].wildcard }
-	if last := len(path) - 1; !literal(last) {
-		pattern, path = withoutSlash(pattern), path[:last+1]
-		if path[last] == "" && last > 0 {
-			path = path[:last]
-		}
-	}
-	return match(pattern, path, func(i int) bool {
+	same := func(i int) bool {
 		if literal(i) {
 			return pattern[i].literal == path[i]
 		}
 		return resembles(path[i], pattern[i].literal)
-	})
+	}
+	if match(pattern, path, same) {
+		return true
+	}
+	// Two rows that name the same segments, and differ at the end alone, are meant so.
+	taken := false // by a wildcard of best: a name of the pattern
+	for i, s := range pattern {
+		taken = taken || !s.wildcard && s.literal != "" && !literal(i)
+	}
+	if last := len(path) - 1; !taken && literal(last) {
+		return false
+	} else if last > 0 && path[last] == "" {
+		path = path[:last]
+	}
+	if last := len(pattern) - 1; taken && pattern[last].rest {
+		return match(pattern[:last], path, same)
+	}
+	return match(withoutSlash(pattern), path, same)
 }
 
 func match(pattern []segment, path []string, same func(i int) bool) bool {
@@ -265,12 +277,19 @@ func withoutSlash(pattern []segment) []segment {
 }
 
 // resembles reports whether a router that ignores case, encoding or an extension
-// could take a segment of a path for a row's literal.
+// could take a segment of a path for a row's literal. What Windows and some
+// frameworks write after a colon is an extension too (admin::$DATA), and a plus
+// sign is a space to some, who then cut it off.
 func resembles(sent, literal string) bool {
 	decoded, err := url.PathUnescape(sent)
 	if err != nil {
 		return true
 	}
-	name, _, _ := strings.Cut(decoded, ".")
-	return strings.EqualFold(decoded, literal) || (name != "" && strings.EqualFold(name, literal))
+	decoded = strings.TrimLeft(decoded, "+")
+	for i := range len(decoded) {
+		if strings.IndexByte(".:+", decoded[i]) >= 0 && strings.EqualFold(decoded[:i], literal) {
+			return true
+		}
+	}
+	return strings.EqualFold(decoded, literal)
 }

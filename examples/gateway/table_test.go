@@ -31,6 +31,14 @@ PUT /{rest...}    any-token
 POST /shop:buy    scopes buy
 POST /{what}      any-token
 POST /v1.0        scopes status
+PATCH /{page...}        public
+PATCH /admin/{path...}  scopes admin
+PATCH /o/{x}/           any-token
+PATCH /o/adm            scopes admin
+PATCH /p/{x}            any-token
+PATCH /p/{x}/{rest...}  scopes more
+LINK /{t}/info          any-token
+LINK /own/info/{p...}   scopes own
 `...)
 	rules, err := parseTable(string(text))
 	require.NoError(t, err)
@@ -61,7 +69,7 @@ POST /v1.0        scopes status
 		{"GET", "/products/", "none"},
 		{"GET", "/Products", "none"},
 		{"GET", "/products/12/", "none"},
-		{"PATCH", "/products", "none"},
+		{"TRACE", "/products", "none"},
 		{"OPTIONS", "/products", "none"},
 		{"DELETE", "/products", "none"},
 		{"GET", "/nothing", "none"},
@@ -77,6 +85,26 @@ POST /v1.0        scopes status
 		{"POST", "/V1.0", "refused"},
 		{"PUT", "/a/b/C", "refused"},
 		{"PUT", "/a/b/c/", "refused"},
+		{"POST", "/v1.0.json", "refused"},
+		{"POST", "/v1.0::$DATA", "refused"},
+		{"POST", "/+products+", "refused"},
+		{"POST", "/products+", "refused"},
+
+		{"PATCH", "/admin/", "PATCH /admin/{path...}"},
+		{"PATCH", "/admin/x", "PATCH /admin/{path...}"},
+		{"PATCH", "/administrator", "PATCH /{page...}"},
+		{"PATCH", "/admin", "refused"}, // to many routers it is /admin/
+		{"PATCH", "/Admin", "refused"},
+		{"PATCH", "/admin.json", "refused"},
+		{"PATCH", "/Admin/", "refused"},
+		{"PATCH", "/Admin/x", "refused"},
+		{"PATCH", "/o/a/", "PATCH /o/{x}/"},
+		{"PATCH", "/o/adm/", "refused"},
+		{"PATCH", "/o/ADM/", "refused"},
+		{"PATCH", "/p/7", "PATCH /p/{x}"},
+		{"PATCH", "/p/7/8", "PATCH /p/{x}/{rest...}"},
+		{"LINK", "/acme/info", "LINK /{t}/info"},
+		{"LINK", "/own/info", "refused"},
 	} {
 		path, err := parseTarget(test.path)
 		require.NoError(t, err, test.path)
