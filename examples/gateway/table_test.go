@@ -38,6 +38,8 @@ PATCH /o/adm            scopes admin
 PATCH /p/{x}            any-token
 PATCH /p/{x}/{rest...}  scopes more
 LINK /{t}/info          any-token
+LINK /end               any-token
+LINK /end/              scopes end
 LINK /own/info/{p...}   scopes own
 `...)
 	rules, err := parseTable(string(text))
@@ -105,6 +107,8 @@ LINK /own/info/{p...}   scopes own
 		{"PATCH", "/p/7/8", "PATCH /p/{x}/{rest...}"},
 		{"LINK", "/acme/info", "LINK /{t}/info"},
 		{"LINK", "/own/info", "refused"},
+		{"LINK", "/end", "LINK /end"},
+		{"LINK", "/end/", "LINK /end/"},
 	} {
 		path, err := parseTarget(test.path)
 		require.NoError(t, err, test.path)
