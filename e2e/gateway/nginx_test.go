@@ -170,6 +170,23 @@ func TestNginx(t *testing.T) {
 		assert.Equal(t, "/products", got[0].target)
 	})
 
+	// Probes of some load balancers send neither HTTP/1.1 nor a Host.
+	t.Run("HTTP/1.0 without a Host", func(t *testing.T) {
+		for line, status := range map[string]int{"GET /healthz": 200, "HEAD /healthz": 200, "GET /products": 401} {
+			conn, err := net.Dial("tcp", s.addr)
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(timeout)))
+			_, err = io.WriteString(conn, line+" HTTP/1.0\r\n\r\n")
+			require.NoError(t, err)
+			method, _, _ := strings.Cut(line, " ")
+			resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+			require.NoError(t, err)
+			assert.Equal(t, status, resp.StatusCode, line)
+		}
+		assert.Len(t, s.api.take(), 2)
+	})
+
 	t.Run("refusals have the guard's status, challenge and body", func(t *testing.T) {
 		const realm = `Bearer realm="https://shopping.api"`
 		for _, test := range []struct {
@@ -360,7 +377,7 @@ func TestNginxWithAnyAnswerOfTheGateway(t *testing.T) {
 func TestThroughputWithAndWithoutTheGate(t *testing.T) {
 	nginxPath(t)
 	if testing.Short() {
-		t.Skip("a measurement, left out by -short")
+		process.Skip(t, "a measurement, left out by -short")
 	}
 	issuer, err := m2mauthtest.ListenIssuer("127.0.0.1:0")
 	require.NoError(t, err)
