@@ -296,6 +296,37 @@ func TestAMistakeInOnDecisionIsNotTheCallersProblem(t *testing.T) {
 	assert.Equal(t, 3, panics, "and the operator sees it")
 }
 
+// What a function is given is its own: the token stays remembered as it was.
+func TestFunctionsOfTheConfigCannotSpoilTheClaims(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*m2mauth.Config){
+		"OnDecision": func(c *m2mauth.Config) {
+			c.OnDecision = func(_ context.Context, d m2mauth.Decision) { *d.Claims = m2mauth.Claims{} }
+		},
+		"IsMachine": func(c *m2mauth.Config) {
+			c.IsMachine = func(claims *m2mauth.Claims) bool {
+				*claims = m2mauth.Claims{}
+				return true
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			issuer := m2mauthtest.NewIssuer()
+			guard := quietGuard(t, issuer, change)
+			r := requestWith("Bearer " + issuer.Token(shop, "read"))
+			for range 3 {
+				claims, err := guard.Check(r, m2mauth.AllOf(m2mauth.Machine(), m2mauth.AllScopes("read")))
+				require.NoError(t, err)
+				assert.Equal(t, "read", claims.Scopes().String())
+				assert.NotEmpty(t, claims.AppID())
+				assert.NotEmpty(t, claims.ClientID(), "after AppID too")
+			}
+			assert.EqualValues(t, 2, guard.Stats().Hits)
+		})
+	}
+}
+
 // TestAPanicOfAFunctionIsTold and goes on to the server, which knows what to do.
 func TestAPanicOfAFunctionIsTold(t *testing.T) {
 	t.Parallel()
