@@ -39,6 +39,7 @@ func TestFunctionsAreAskedLast(t *testing.T) {
 		"of a token of an organization":     {m2mauth.AllOf(m2mauth.AnyOf(m2mauth.OrganizationPath("org"), m2mauth.AnyToken()), db), m2mauthtest.Token{OrganizationID: "b"}, m2mauth.ErrForbidden, 0},
 		"where the rest is met":             {m2mauth.AllOf(db, scope), m2mauthtest.Token{Scopes: []string{"x"}}, m2mauth.ErrInternal, 1},
 		"not after one that refused":        {m2mauth.AllOf(m2mauth.Custom("no", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return m2mauth.Deny("no") }), db), m2mauthtest.Token{}, m2mauth.ErrForbidden, 0},
+		"not on a way that is closed":       {m2mauth.AnyOf(m2mauth.AllOf(db, scope), m2mauth.Machine()), m2mauthtest.Token{}, nil, 0},
 		"not where another way is open yet": {m2mauth.AnyOf(m2mauth.Machine(), db), m2mauthtest.Token{}, nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
