@@ -492,11 +492,15 @@ func randomScript(random *mathrand.Rand) []byte {
 // each reason, for the comparison to say much.
 func TestTheGuardAgreesWithANaiveVerifier(t *testing.T) {
 	forge := newForge()
+	number := 2500
+	if testing.Short() {
+		number = 800
+	}
 	for _, data := range simpleScripts() {
 		forge.compare(t, data)
 	}
 	random := mathrand.New(mathrand.NewPCG(3, 4))
-	for range 5000 {
+	for range number {
 		forge.compare(t, randomScript(random))
 	}
 	t.Logf("%d tokens, %d accepted; refused: %v", forge.total, forge.passed, forge.kinds)

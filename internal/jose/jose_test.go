@@ -634,7 +634,10 @@ func FuzzParseKey(f *testing.F) {
 		f.Add(pair.jwk.bytes(), make([]byte, 64))
 		good = append(good, signed{alg, string(sign(f, alg, pair.signer, theInput))})
 	}
+	good = append(good, signed{"PS256 without salt", string(signPSS(rsaKey(), crypto.SHA256, 0, theInput))})
 	f.Add(edJWK().with(jwk{"x": "AAAA"}).bytes(), make([]byte, 64))
+	f.Add(edJWK().with(jwk{"key_ops": []string{"sign"}}).bytes(), make([]byte, 64))
+	f.Add(ecJWK("P-256").with(jwk{"x": b64(make([]byte, 32))}).bytes(), make([]byte, 64))
 	f.Add(edJWK().with(jwk{"alg": "Ed25519", "key_ops": []string{"sign", "verify"}}).bytes(), []byte(nil))
 	f.Add(rsaJWK().with(jwk{"e": "AAAAAQAB", "alg": "PS512"}).bytes(), []byte(nil))
 	f.Add([]byte(`{"kty":"OKP","crv":"Ed25519","x":"","k\u0065y_ops":[["verify"]]}`), []byte(nil))
