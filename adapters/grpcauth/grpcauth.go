@@ -41,6 +41,14 @@
 // # Streams
 //
 // A stream ends when its token does: see [Interceptor.Stream].
+//
+// # What gRPC does otherwise than net/http
+//
+//   - A panic ends the whole process. Give [grpc.UnaryInterceptor] and
+//     [grpc.StreamInterceptor] ones that recover, for Config.Values and functions
+//     given to [m2mauth.Custom]: they run before these.
+//   - The message of a unary call has been read when its interceptors run, also of a
+//     caller without a token: [grpc.MaxRecvMsgSize] bounds it, at 4 MiB by default.
 package grpcauth
 
 import (
