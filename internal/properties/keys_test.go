@@ -270,7 +270,8 @@ func (m *keysMachine) judge(t signedToken, a answer, before, after known, cancel
 			must(a.begin.Sub(before.lastFailure) <= longestPause, "503 at once, though no backoff can last so long")
 			must(atOnce, "waited for no attempt")
 		}
-		must(!usable || !published, "503 while last good keys serve")
+		// The keys may have ended while a refresh was waited for.
+		must(!usable || !published || !a.end.Before(before.staleUntil), "503 while last good keys serve")
 	}
 	if problem != "" {
 		problem += fmt.Sprintf(": status %d after %v for key %.6s/%d at %v\nbefore: %v\nafter: %v\nerror: %v", a.status, a.end.Sub(a.begin), t.kid, t.generation, a.begin, before, after, a.err)
