@@ -338,6 +338,9 @@ func flat(t *testing.T, api shop, marks []time.Time) {
 	last, ok2 := api.between(marks[3], marks[4])
 	require.True(t, ok1 && ok2, "too few samples")
 	t.Logf("warm-up: %v\nfirst third: %v\nmiddle third: %v\nlast third: %v", warmUp, first, middle, last)
+	if marks[4].Sub(marks[0]) < long {
+		return // a third is too short: it has what one kind of client happens to have open
+	}
 	assert.LessOrEqual(t, last.descriptors, first.descriptors+moreDescriptors, "open descriptors")
 	assert.LessOrEqual(t, last.mostThreads, first.mostThreads+moreThreads, "threads")
 	more := moreResident
