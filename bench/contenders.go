@@ -24,6 +24,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/MicahParks/jwkset"
+	"github.com/MicahParks/keyfunc/v3"
 	jwtmiddleware "github.com/auth0/go-jwt-middleware/v3"
 	"github.com/auth0/go-jwt-middleware/v3/jwks"
 	"github.com/auth0/go-jwt-middleware/v3/validator"
@@ -34,6 +36,7 @@ import (
 	jwt2 "github.com/lestrrat-go/jwx/v2/jwt"
 	jwk3 "github.com/lestrrat-go/jwx/v3/jwk"
 	jwt3 "github.com/lestrrat-go/jwx/v3/jwt"
+	"golang.org/x/time/rate"
 
 	"github.com/m2mauth/m2mauth"
 )
@@ -74,6 +77,7 @@ var Contenders = []Contender{
 	{"auth0", "github.com/auth0/go-jwt-middleware/v3", protectAuth0},
 	{"go-oidc", "github.com/coreos/go-oidc/v3", protectOIDC},
 	{"golang-jwt", "github.com/golang-jwt/jwt/v5", protectGolangJWT},
+	{"keyfunc", "github.com/MicahParks/keyfunc/v3", protectKeyfunc},
 	{"jwx v2", "github.com/lestrrat-go/jwx/v2", protectJWX2},
 	{"jwx v3", "github.com/lestrrat-go/jwx/v3", protectJWX3},
 }
@@ -155,8 +159,6 @@ type golangJWTClaims struct {
 	jwt.RegisteredClaims
 }
 
-// protectGolangJWT stands for keyfunc too, whose current release could not be
-// fetched: keyfunc supplies golang-jwt with keys, and its lookup would come on top.
 func protectGolangJWT(_ context.Context, t Target, next http.Handler) (http.Handler, error) {
 	set, err := keySet(t)
 	if err != nil {
@@ -173,13 +175,44 @@ func protectGolangJWT(_ context.Context, t Target, next http.Handler) (http.Hand
 		}
 		return nil, fmt.Errorf("unknown kid %q", kid)
 	}
+	return parseGolangJWT(t, next, find), nil
+}
+
+func parseGolangJWT(t Target, next http.Handler, find jwt.Keyfunc) http.Handler {
 	parser := jwt.NewParser(jwt.WithValidMethods([]string{t.Algorithm}), jwt.WithIssuer(t.Issuer),
 		jwt.WithAudience(audience), jwt.WithExpirationRequired())
 	return bearer(next, func(_ *http.Request, token string) (string, error) {
 		var claims golangJWTClaims
 		_, err := parser.ParseWithClaims(token, &claims, find)
 		return claims.Scope, err
-	}), nil
+	})
+}
+
+// protectKeyfunc is keyfunc.NewDefaultCtx with another http.Client, which that
+// does not take; the settings are its own.
+func protectKeyfunc(ctx context.Context, t Target, next http.Handler) (http.Handler, error) {
+	address, err := url.Parse(t.JWKS)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := jwkset.NewStorageFromHTTP(address, jwkset.HTTPClientStorageOptions{
+		Client: t.Client, Ctx: ctx, NoErrorReturnFirstHTTPReq: true, RefreshInterval: time.Hour,
+	})
+	if err != nil {
+		return nil, err
+	}
+	client, err := jwkset.NewHTTPClient(jwkset.HTTPClientOptions{
+		HTTPURLs: map[string]jwkset.Storage{t.JWKS: keys}, RateLimitWaitMax: time.Minute,
+		RefreshUnknownKID: rate.NewLimiter(rate.Every(5*time.Minute), 1),
+	})
+	if err != nil {
+		return nil, err
+	}
+	k, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: client})
+	if err != nil {
+		return nil, err
+	}
+	return parseGolangJWT(t, next, k.Keyfunc), nil
 }
 
 func protectJWX2(ctx context.Context, t Target, next http.Handler) (http.Handler, error) {

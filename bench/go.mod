@@ -3,6 +3,8 @@ module github.com/m2mauth/m2mauth/bench
 go 1.26.0
 
 require (
+	github.com/MicahParks/jwkset v0.5.19
+	github.com/MicahParks/keyfunc/v3 v3.3.5
 	github.com/auth0/go-jwt-middleware/v3 v3.1.0
 	github.com/coreos/go-oidc/v3 v3.21.0
 	github.com/go-jose/go-jose/v4 v4.1.4
@@ -13,6 +15,7 @@ require (
 	github.com/m2mauth/m2mauth v0.1.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da
+	golang.org/x/time v0.5.0
 	gonum.org/v1/plot v0.17.0
 )
 

@@ -179,8 +179,8 @@ func preamble(w io.Writer) {
 		fmt.Fprintf(w, "- %s: `%s` %s\n", c.Name, c.Module, versions[c.Module])
 	}
 	fmt.Fprintf(w, "- `%s`: the bare check of a signature with the standard library\n\n"+
-		"auth0 is built with the jwx v3 above, which is newer than the one it asks for. golang-jwt has its keys in a map\n"+
-		"here. keyfunc, which would fetch them for it, could not be had in its current release; it costs its lookup more.\n"+
+		"auth0 is built with the jwx v3 above, which is newer than the one it asks for. golang-jwt has its keys in a map here;\n"+
+		"keyfunc fetches them for it, in the newest release whose dependencies could be had, which is not the current one.\n"+
 		"All can do all four algorithms.\n\n![Cost of a request](report.svg)\n", bench.Floor)
 }
 
