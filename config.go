@@ -309,9 +309,10 @@ func mayAsk(u *url.URL, plainHTTPHosts []string) bool {
 	case "http":
 		host := u.Hostname()
 		ip := net.ParseIP(host)
-		return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback()) ||
+		return lowerASCII(host) == "localhost" || (ip != nil && ip.IsLoopback()) ||
 			slices.ContainsFunc(plainHTTPHosts, func(h string) bool {
-				return strings.EqualFold(h, host) || strings.EqualFold(h, net.JoinHostPort(host, port(u)))
+				h = lowerASCII(h)
+				return h == lowerASCII(host) || h == lowerASCII(net.JoinHostPort(host, port(u)))
 			})
 	}
 	return false

@@ -280,9 +280,6 @@ func FuzzCacheControl(f *testing.F) {
 			case "max-age":
 				ages++
 				seconds := strings.Trim(m[2], `"`)
-				if overflowsFirst(seconds) {
-					return
-				}
 				if !regexp.MustCompile(`^[0-9]+$`).MatchString(seconds) {
 					ages += 2
 					continue
@@ -309,16 +306,13 @@ func FuzzCacheControl(f *testing.F) {
 // half a minute away; within that it is believed in both of its forms.
 func FuzzRetryAfter(f *testing.F) {
 	for _, seed := range []string{
-		"", "0", "7", "29", "3600", "-1", "+5", "99999999999999999999", "1.5", "1e1", " 7", "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 2094 08:49:37 GMT", "Sun, 06 Nov 2094 08:49:37 GMD",
+		"", "0", "7", "29", "3600", "-1", "+5", "99999999999999999999", "2170000000A", "1.5", "1e1", " 7", "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 2094 08:49:37 GMT", "Sun, 06 Nov 2094 08:49:37 GMD",
 		"Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "٧", "0x10", "1_0",
 	} {
 		f.Add(seed)
 	}
 	digits := regexp.MustCompile(`^[0-9]+$`)
 	f.Fuzz(func(t *testing.T, value string) {
-		if overflowsFirst(value) {
-			return
-		}
 		k := new(keySource)
 		begin := time.Now()
 		k.failLocked(&fetchError{err: errors.New("status 429"), retryAfter: retryAfter(http.Header{"Retry-After": {value}})})
@@ -340,15 +334,6 @@ func FuzzRetryAfter(f *testing.F) {
 		assert.GreaterOrEqual(t, wait, want-took, "%q", value)
 		assert.LessOrEqual(t, wait, want+took, "%q", value)
 	})
-}
-
-// overflowsFirst tells of what strconv takes for a number too large before it
-// comes to what makes it none, such as 3000000000x. Such a value is read as the
-// largest, within the bounds that hold for any value.
-func overflowsFirst(value string) bool {
-	rest := strings.TrimLeft(value, "0123456789")
-	n, err := strconv.ParseUint(value[:len(value)-len(rest)], 10, 31)
-	return rest != "" && err != nil && n > 0
 }
 
 type authorizationFields []string

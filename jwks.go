@@ -210,7 +210,7 @@ func fetchClient(configured *http.Client, timeout time.Duration) *http.Client {
 }
 
 func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+	return a.Scheme == b.Scheme && lowerASCII(a.Hostname()) == lowerASCII(b.Hostname()) && port(a) == port(b)
 }
 
 func port(u *url.URL) string {
@@ -541,11 +541,11 @@ func (k *keySource) ttlOf(h http.Header) time.Duration {
 		case "no-cache", "no-store":
 			return k.ttl
 		case "max-age":
-			seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31)
-			if seen || (err != nil && !errors.Is(err, strconv.ErrRange)) {
+			seconds, ok := deltaSeconds(strings.Trim(value, `"`))
+			if seen || !ok {
 				return k.ttl
 			}
-			age, seen = time.Duration(seconds)*time.Second, true
+			age, seen = seconds, true
 		}
 	}
 	if age <= 0 {
@@ -619,8 +619,8 @@ func (k *keySource) jwksURI(body []byte, issuer *url.URL) (string, error) {
 		return "", fmt.Errorf("the document is of issuer %s, not of Config.Issuer", loggable(metadata.Issuer))
 	}
 	u, err := url.Parse(metadata.JWKSURI)
-	if err != nil || u.Host == "" {
-		return "", errors.New("the document has no jwks_uri that is an absolute URL")
+	if err != nil || u.Host == "" || u.User != nil { // which is not shown: it may have a password
+		return "", errors.New("the document has no jwks_uri that is an absolute URL without user and password")
 	}
 	// A Logto document's jwks_uri follows the Host header of the request, so a
 	// poisoned cache could move it.
@@ -691,8 +691,18 @@ func retryAfter(h http.Header) time.Duration {
 	if at, err := http.ParseTime(value); err == nil {
 		return time.Until(at)
 	}
-	seconds, _ := strconv.ParseUint(value, 10, 31) // over the range it is the range's end
-	return time.Duration(seconds) * time.Second
+	seconds, _ := deltaSeconds(value)
+	return seconds
+}
+
+// deltaSeconds reads digits alone (RFC 9111 §1.2.2). What is over the range is
+// the range's end.
+func deltaSeconds(s string) (d time.Duration, ok bool) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, false
+	}
+	n, _ := strconv.ParseUint(s, 10, 31)
+	return time.Duration(n) * time.Second, true
 }
 
 // parse reads a key set (RFC 7517 §5). Keys that cannot be used are left out and

@@ -1,6 +1,7 @@
 package m2mauth_test
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -96,4 +97,25 @@ func everyOrigin(answer func(w http.ResponseWriter, r *http.Request, keys http.H
 			return response, nil
 		})
 	}
+}
+
+// A URL that the discovery document names is logged where it fails.
+func TestAPasswordInJWKSURIIsNotShown(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	config := issuer.Config("https://shopping.api")
+	var log strings.Builder
+	config.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	config.HTTPClient = &http.Client{Transport: everyOrigin(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/openid-configuration") {
+			_, _ = w.Write([]byte(`{"issuer":"https://issuer.test/oidc","jwks_uri":"https://user:hunter2@issuer.test/oidc/jwks"}`))
+			return
+		}
+		http.Error(w, "down", http.StatusInternalServerError)
+	})(issuer)}
+	guard, err := m2mauth.New(config)
+	require.NoError(t, err)
+	require.Error(t, guard.Warm(t.Context()))
+	assert.NotContains(t, guard.Status().LastError, "hunter2")
+	assert.NotContains(t, log.String(), "hunter2")
 }

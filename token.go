@@ -233,9 +233,21 @@ func (g *Guard) accepts(h joseHeader) bool {
 // mediaType returns a typ in the one form used for comparing: lower case,
 // without the prefix that RFC 7515 §4.1.9 lets an issuer leave out.
 func mediaType(typ string) string {
-	typ = strings.ToLower(typ)
+	typ = lowerASCII(typ)
 	if short, cut := strings.CutPrefix(typ, "application/"); cut && short != "" {
 		return short // never "", which stands for an absent typ
 	}
 	return typ
+}
+
+// lowerASCII leaves all else as it is, while the functions of package strings take
+// letters such as ſ and İ for s and i.
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
