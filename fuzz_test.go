@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
@@ -128,7 +129,13 @@ func (n naiveHeader) read(encoded string) (h joseHeader, accepted bool) {
 	}
 	_, crit := members["crit"]
 	_, b64 := members["b64"]
-	typ := strings.TrimPrefix(strings.ToLower(h.typ), "application/")
+	typ := strings.Map(func(r rune) rune {
+		if r > unicode.MaxASCII {
+			return r // unicode.ToLower makes an i of İ
+		}
+		return unicode.ToLower(r)
+	}, h.typ)
+	typ = strings.TrimPrefix(typ, "application/")
 	good = good && !crit && !b64 && slices.Contains(n.algorithms, h.alg) && slices.Contains(n.types, typ) && (typ != "" || !h.hasTyp)
 	return h, good
 }

@@ -435,7 +435,7 @@ func (r *Rules) header(h map[string]json.RawMessage) (alg string, accessToken bo
 	}
 	typ, present := String(h["typ"])
 	if present {
-		typ = strings.ToLower(typ)
+		typ = lower(typ)
 		typ = strings.TrimPrefix(typ, "application/")
 		if typ == "" {
 			return "", false, errors.New("an empty typ")
@@ -564,4 +564,15 @@ func (r *Rules) scopes(c *Claims, p map[string]json.RawMessage) error {
 		c.Scopes = append(c.Scopes, list...)
 	}
 	return nil
+}
+
+// lower has no word for letters outside ASCII, some of which strings.ToLower turns
+// into those of ASCII.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if i := strings.IndexRune("ABCDEFGHIJKLMNOPQRSTUVWXYZ", r); i >= 0 {
+			return rune("abcdefghijklmnopqrstuvwxyz"[i])
+		}
+		return r
+	}, s)
 }
