@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -102,20 +103,25 @@ func everyOrigin(answer func(w http.ResponseWriter, r *http.Request, keys http.H
 // A URL that the discovery document names is logged where it fails.
 func TestAPasswordInJWKSURIIsNotShown(t *testing.T) {
 	t.Parallel()
-	issuer := m2mauthtest.NewIssuer()
-	config := issuer.Config("https://shopping.api")
-	var log strings.Builder
-	config.Logger = slog.New(slog.NewTextHandler(&log, nil))
-	config.HTTPClient = &http.Client{Transport: everyOrigin(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-		if strings.HasSuffix(r.URL.Path, "/openid-configuration") {
-			_, _ = w.Write([]byte(`{"issuer":"https://issuer.test/oidc","jwks_uri":"https://user:hunter2@issuer.test/oidc/jwks"}`))
-			return
+	synctest.Test(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		config := issuer.Config("https://shopping.api")
+		var log strings.Builder
+		config.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		config.HTTPClient = &http.Client{Transport: everyOrigin(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			if strings.HasSuffix(r.URL.Path, "/openid-configuration") {
+				_, _ = w.Write([]byte(`{"issuer":"https://issuer.test/oidc","jwks_uri":"https://user:hunter2@issuer.test/oidc/jwks"}`))
+				return
+			}
+			http.Error(w, "down", http.StatusInternalServerError)
+		})(issuer)}
+		guard, err := m2mauth.New(config)
+		require.NoError(t, err)
+		require.Error(t, guard.Warm(t.Context()))
+		synctest.Wait() // the failure is logged after those who waited were told
+		for where, text := range map[string]string{"log": log.String(), "status": guard.Status().LastError} {
+			assert.Contains(t, text, "jwks_uri", where)
+			assert.NotContains(t, text, "hunter2", where)
 		}
-		http.Error(w, "down", http.StatusInternalServerError)
-	})(issuer)}
-	guard, err := m2mauth.New(config)
-	require.NoError(t, err)
-	require.Error(t, guard.Warm(t.Context()))
-	assert.NotContains(t, guard.Status().LastError, "hunter2")
-	assert.NotContains(t, log.String(), "hunter2")
+	})
 }
