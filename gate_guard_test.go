@@ -352,6 +352,41 @@ func TestATokenThatExpiresWhileItWaitsIsRefused(t *testing.T) {
 	}
 }
 
+// Past the TTL a request waits for fresh keys, with a remembered token too.
+func TestARememberedTokenThatExpiresWhileItWaitsForKeysIsRefused(t *testing.T) {
+	t.Parallel()
+	const wait = 2 * time.Second
+	for name, spoil := range map[string]func(http.ResponseWriter) bool{
+		"the keys come": func(http.ResponseWriter) bool { return false },
+		"the issuer fails": func(w http.ResponseWriter) bool {
+			http.Error(w, "down", http.StatusBadGateway)
+			return true
+		},
+	} {
+		for left, status := range map[time.Duration]int{wait: http.StatusUnauthorized, wait + time.Millisecond: http.StatusOK} {
+			t.Run(fmt.Sprint(name, ", ", left, " left"), func(t *testing.T) {
+				keysBubble(t, func(t *testing.T) {
+					issuer := m2mauthtest.NewIssuer()
+					guard := keysGuard(t, issuer, func(c *m2mauth.Config) { c.Leeway = -1 })
+					token := issuer.Sign(m2mauthtest.Token{Audience: keysAPI, Lifetime: keysTTL + time.Minute})
+					keysAtOnce(t, guard, token, http.StatusOK)
+					time.Sleep(keysTTL + time.Minute - left)
+					issuer.Intercept(func(next http.Handler) http.Handler {
+						return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							time.Sleep(wait)
+							if !spoil(w) {
+								next.ServeHTTP(w, r)
+							}
+						})
+					})
+					assert.Equal(t, wait, keysEventually(t, guard, token, status))
+					assert.NotZero(t, guard.Stats().Hits)
+				})
+			})
+		}
+	}
+}
+
 func TestACallerWhoGivesUpFreesOnlyItself(t *testing.T) {
 	t.Parallel()
 	for name, leaves := range map[string]int{"the one who waits for a place": 0, "one who waits for its answer": 1} {

@@ -218,29 +218,30 @@ func port(u *url.URL) string {
 }
 
 // find returns the key that a token is to be verified with. It waits for one
-// fetch at most.
-func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID bool, alg string) (*jose.Key, *Error) {
-	set, isNew, e := k.get(ctx, now)
+// fetch at most; waited says that now may be past.
+func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID bool, alg string) (key *jose.Key, waited bool, e *Error) {
+	set, waited, e := k.get(ctx, now)
 	if e != nil {
-		return nil, e
+		return nil, waited, e
 	}
 	key, refetch := set.find(kid, hasKID, alg)
-	if refetch && !isNew {
+	if refetch && (!waited || set.fetched.Before(now)) { // else it is as new as a refetch's
+		waited = true
 		if set, e = k.refetch(ctx, kid); e != nil {
-			return nil, e
+			return nil, waited, e
 		}
 		key, _ = set.find(kid, hasKID, alg)
 	}
 	if key == nil {
-		return nil, newError(ErrUnknownKey, "the issuer publishes no key that fits the token's key ID and algorithm: was its key rotated out?",
+		return nil, waited, newError(ErrUnknownKey, "the issuer publishes no key that fits the token's key ID and algorithm: was its key rotated out?",
 			slog.String("kid", loggable(kid)), slog.String("alg", alg))
 	}
-	return key, nil
+	return key, waited, nil
 }
 
 // get returns the keys that may be trusted now, and sees to it that they are
-// refreshed when that is due; isNew says that it waited for them.
-func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, isNew bool, e *Error) {
+// refreshed when that is due; waited says that it waited for that.
+func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited bool, e *Error) {
 	set = k.current.Load()
 	if set != nil && (k.static || now.Before(set.refreshAt)) {
 		return set, false, nil
@@ -259,9 +260,9 @@ func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, isNew 
 	ended, e := k.waitAndUnlock(ctx, f)
 	set = k.current.Load()
 	if ended && set != nil && time.Now().Before(set.staleUntil) {
-		return set, e == nil, nil // refreshed, or stale and tried
+		return set, true, nil // refreshed, or stale and tried
 	}
-	return nil, false, cmp.Or(e, unavailable(time.Second, errors.New("the keys expired while they were waited for")))
+	return nil, true, cmp.Or(e, unavailable(time.Second, errors.New("the keys expired while they were waited for")))
 }
 
 // triedLocked reports whether a failed attempt speaks for serving stale keys

@@ -90,7 +90,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		})
 		require.NoError(t, err)
 		k := g.keys
-		_, e := k.find(t.Context(), time.Now(), "a", true, "ES256")
+		_, _, e := k.find(t.Context(), time.Now(), "a", true, "ES256")
 		require.Nil(t, e)
 		unknown, busy := 0, 0
 		var mu sync.Mutex
@@ -98,7 +98,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		for round := range 20 {
 			for i := range 10_000 {
 				wg.Go(func() {
-					_, e := k.find(t.Context(), time.Now(), fmt.Sprint(round, " ", i), true, "ES256")
+					_, _, e := k.find(t.Context(), time.Now(), fmt.Sprint(round, " ", i), true, "ES256")
 					mu.Lock()
 					defer mu.Unlock()
 					switch e.Status {

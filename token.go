@@ -71,7 +71,7 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if t, e = g.read(raw, now); e != nil {
 		return nil, e
 	}
-	if t.key, e = g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg); e != nil {
+	if t.key, _, e = g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg); e != nil {
 		return nil, e
 	}
 	verified, e := g.checks.once(ctx, check{raw, t.key}, func() (bool, *Error) {
@@ -112,7 +112,10 @@ func (t *token) recall(ctx context.Context, now time.Time) (good bool, e *Error)
 	if e := t.guard.claims.checkTimes(t.claims, now); e != nil {
 		return false, e
 	}
-	key, e := t.guard.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg)
+	key, waited, e := t.guard.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg)
+	if e == nil && waited {
+		e = t.guard.claims.checkTimes(t.claims, time.Now())
+	}
 	return e == nil && key == t.key, e
 }
 

@@ -198,6 +198,9 @@ func (m jwkMembers) checkUse() error {
 	if present && (v.Kind() != '[' || json.Unmarshal(v, &operations) != nil || !slices.Contains(operations, "verify")) {
 		return errors.New("key_ops does not hold verify")
 	}
+	if slices.Sort(operations); len(slices.Compact(slices.Clone(operations))) != len(operations) {
+		return errors.New("key_ops holds a value twice")
+	}
 	return nil
 }
 

@@ -351,6 +351,8 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"key_ops without verify", ec.with(jwk{"key_ops": []string{"sign"}}), "key_ops does not hold verify"},
 		{"empty key_ops", ec.with(jwk{"key_ops": []string{}}), "key_ops does not hold verify"},
 		{"key_ops null", ec.with(jwk{"key_ops": json.RawMessage("null")}), "key_ops does not hold verify"},
+		{"key_ops with a value twice", ec.with(jwk{"key_ops": []string{"verify", "sign", "verify"}}), "key_ops holds a value twice"},
+		{"key_ops with another value twice", ec.with(jwk{"key_ops": []string{"sign", "verify", "sign"}}), "key_ops holds a value twice"},
 		{"key_ops that is a string", ec.with(jwk{"key_ops": "verify"}), "key_ops does not hold verify"},
 		{"key_ops of no strings", ec.with(jwk{"key_ops": []any{"verify", 1}}), "key_ops does not hold verify"},
 		{"kid that is no string", ec.with(jwk{"kid": 1}), "kid is not a string"},

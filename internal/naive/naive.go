@@ -202,8 +202,14 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 		return nil, errors.New("use")
 	}
 	if v, present := m["key_ops"]; present {
-		if list, ok := operations(v); !ok || !slices.Contains(list, "verify") {
+		list, ok := operations(v)
+		if !ok || !slices.Contains(list, "verify") {
 			return nil, errors.New("key_ops")
+		}
+		for i, operation := range list {
+			if slices.Contains(list[i+1:], operation) {
+				return nil, errors.New("key_ops twice")
+			}
 		}
 	}
 	k := &Key{ID: text["kid"]}
