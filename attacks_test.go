@@ -6,10 +6,10 @@ import (
 	"testing"
 
 	"github.com/m2mauth/m2mauth"
-	"github.com/m2mauth/m2mauth/internal/attacks"
+	"github.com/m2mauth/m2mauth/internal/test/attacks"
 )
 
-//go:generate go run ./internal/fixtures attacks
+//go:generate go run ./internal/test/fixtures attacks
 
 // entries are the ways into a guard that the core has.
 var entries = map[string]attacks.Entry{

@@ -18,9 +18,9 @@ import (
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
-//go:generate go run ./internal/fixtures
+//go:generate go run ./internal/test/fixtures
 
-// fixture is one row of testdata/fixtures.json, which internal/fixtures writes
+// fixture is one row of testdata/fixtures.json, which internal/test/fixtures writes
 // and explains.
 type fixture struct {
 	Name, Rule     string

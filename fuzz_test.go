@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/m2mauth/m2mauth/internal/naive"
+	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
 // The readers of what strangers send, each held against a naive reading of the

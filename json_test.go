@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/m2mauth/m2mauth/internal/naive"
+	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
 // member is what readObject found; the value is a part of the document.

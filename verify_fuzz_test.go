@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
-	"github.com/m2mauth/m2mauth/internal/naive"
+	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
 // forgeKey is a key of the forge: what is published of it, and what signs.

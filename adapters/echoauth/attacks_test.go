@@ -6,7 +6,7 @@ import (
 	"github.com/labstack/echo/v5"
 
 	"github.com/m2mauth/m2mauth/adapters/echoauth"
-	"github.com/m2mauth/m2mauth/internal/attacks"
+	"github.com/m2mauth/m2mauth/internal/test/attacks"
 )
 
 var entry = attacks.Entry{Send: func(_ *testing.T, r attacks.Request) (answer attacks.Answer) {

@@ -9,7 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/m2mauth/m2mauth/adapters/fiberauth"
-	"github.com/m2mauth/m2mauth/internal/attacks"
+	"github.com/m2mauth/m2mauth/internal/test/attacks"
 )
 
 // entry sends by a function, to a route that hands out its claims.

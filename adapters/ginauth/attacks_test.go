@@ -6,7 +6,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/m2mauth/m2mauth/adapters/ginauth"
-	"github.com/m2mauth/m2mauth/internal/attacks"
+	"github.com/m2mauth/m2mauth/internal/test/attacks"
 )
 
 var entry = attacks.Entry{Send: func(_ *testing.T, r attacks.Request) (answer attacks.Answer) {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/adapters/grpcauth"
-	"github.com/m2mauth/m2mauth/internal/attacks"
+	"github.com/m2mauth/m2mauth/internal/test/attacks"
 )
 
 // httpStatuses are the statuses of the answers over HTTP, by the code and the

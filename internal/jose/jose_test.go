@@ -29,7 +29,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
-	"github.com/m2mauth/m2mauth/internal/naive"
+	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
 // The signatures of these tests are made by the standard library alone, and the

@@ -1,6 +1,6 @@
 // Package attacks is a folder of attacks, one a file, as embedded files: so the
 // adapters' tests find them too where an adapter was fetched by itself. See
-// internal/attacks for what the files say.
+// internal/test/attacks for what the files say.
 package attacks
 
 import "embed"

@@ -3,6 +3,6 @@
 // module of its own, so that nobody who uses the guard gets what generates the
 // sequences. Every case runs in a bubble of testing/synctest.
 //
-//	go test ./internal/properties                       # a hundred sequences each
-//	go test ./internal/properties -rapid.checks=100000  # many more
+//	go test ./internal/test/properties                       # a hundred sequences each
+//	go test ./internal/test/properties -rapid.checks=100000  # many more
 package properties

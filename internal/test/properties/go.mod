@@ -1,4 +1,4 @@
-module github.com/m2mauth/m2mauth/internal/properties
+module github.com/m2mauth/m2mauth/internal/test/properties
 
 go 1.26.0
 
@@ -24,4 +24,4 @@ require (
 	golang.org/x/sys v0.46.0 // indirect
 )
 
-replace github.com/m2mauth/m2mauth => ../..
+replace github.com/m2mauth/m2mauth => ../../..
