@@ -3,6 +3,7 @@ package m2mauth_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -105,6 +106,22 @@ func TestDocumentsAreAskedForByGET(t *testing.T) {
 
 // RFC 7515 §5.3, RFC 8414 §4: escapes are undone, and nothing else is. The two
 // spellings of é look alike, and are the same to whoever normalizes (NFC, NFD).
+func TestATokenThatSaysItNestsAnotherIsRefused(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	for cty, want := range map[any]error{
+		"JWT": m2mauth.ErrMalformed, "jwt": m2mauth.ErrMalformed, "application/jwt": m2mauth.ErrMalformed, "Application/JWT": m2mauth.ErrMalformed,
+		7: m2mauth.ErrMalformed, true: m2mauth.ErrMalformed,
+		"json": nil, "application/json": nil, "application/jwtx": nil, "": nil,
+	} {
+		_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"cty": cty}}))
+		assert.ErrorIs(t, err, want, "%v", cty)
+	}
+	_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"cty": json.RawMessage("null")}}))
+	assert.ErrorIs(t, err, m2mauth.ErrMalformed, "null")
+}
+
 func TestStringsAreComparedByCodePoint(t *testing.T) {
 	t.Parallel()
 	const composed, decomposed = "caf\u00e9", "cafe\u0301"

@@ -46,7 +46,7 @@ func FuzzReadToken(f *testing.F) {
 	}
 	for _, header := range []string{
 		`{"alg":"ES256","typ":"at+jwt","kid":"a"}`, `{"typ":"application/AT+JWT","alg":"Ed25519"}`, `{"alg":"EdDSA"}`,
-		`{"alg":"none"}`, `{"alg":"ES256","alg":"none"}`, `{"\u0061lg":"ES256","Alg":"none","typ":null}`, `{"alg":"ES256","crit":["b64"],"b64":false}`,
+		`{"alg":"none"}`, `{"alg":"ES256","alg":"none"}`, `{"\u0061lg":"ES256","Alg":"none","typ":null}`, `{"alg":"ES256","crit":["b64"],"b64":false}`, `{"alg":"ES256","typ":"at+jwt","cty":"Application/JWT"}`,
 		`{"alg":"ES256","typ":"","kid":"\ud83d"}`, `{"alg":"ES256","typ":"application/","kid":1}`, `[]`, ` {"alg":"ES256"} `, `{"alg":"ES256"}{}`,
 	} {
 		f.Add(encode(header), []byte(header))
@@ -124,6 +124,8 @@ func (n naiveHeader) read(encoded string) (h joseHeader, accepted bool) {
 	h.alg, _ = text("alg")
 	h.typ, h.hasTyp = text("typ")
 	h.kid, h.hasKID = text("kid")
+	cty, _ := text("cty")
+	nested := strings.EqualFold(cty, "JWT") || strings.EqualFold(cty, "application/jwt") // no letter past ASCII folds into these
 	if h.alg == "Ed25519" {
 		h.alg = "EdDSA"
 	}
@@ -136,7 +138,7 @@ func (n naiveHeader) read(encoded string) (h joseHeader, accepted bool) {
 		return unicode.ToLower(r)
 	}, h.typ)
 	typ = strings.TrimPrefix(typ, "application/")
-	good = good && !crit && !b64 && slices.Contains(n.algorithms, h.alg) && slices.Contains(n.types, typ) && (typ != "" || !h.hasTyp)
+	good = good && !crit && !b64 && !nested && slices.Contains(n.algorithms, h.alg) && slices.Contains(n.types, typ) && (typ != "" || !h.hasTyp)
 	return h, good
 }
 

@@ -392,6 +392,7 @@ func badCredentials(issuer *m2mauthtest.Issuer) map[string][]string {
 		"none":                 bearer(issuer.Sign(m2mauthtest.Token{Audience: shop, Algorithm: "none"})),
 		"HS256":                bearer(issuer.Sign(m2mauthtest.Token{Audience: shop, Algorithm: "HS256", Secret: []byte("secret")})),
 		"crit":                 header("crit", []string{"secret-extension"}),
+		"cty":                  header("cty", "JWT"),
 		"typ":                  header("typ", "JWT"),
 		"kid no string":        header("kid", 7),
 		"iss":                  claims("iss", "https://other.example/oidc"),

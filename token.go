@@ -179,7 +179,7 @@ func (g *Guard) readHeader(encoded string) (h joseHeader, e *Error) {
 	if err != nil {
 		return h, notBase64URL("header")
 	}
-	critical := false
+	critical, nested := false, false
 	err = readObject(data, func(name []byte, value jsontext.Value) error {
 		ok := true
 		switch string(name) {
@@ -191,6 +191,10 @@ func (g *Guard) readHeader(encoded string) (h joseHeader, e *Error) {
 		case "kid":
 			h.kid, ok = stringOf(value)
 			h.hasKID = true
+		case "cty":
+			var content string
+			content, ok = stringOf(value)
+			nested = mediaType(content) == "jwt"
 		case "crit", "b64":
 			critical = true
 		}
@@ -206,6 +210,11 @@ func (g *Guard) readHeader(encoded string) (h joseHeader, e *Error) {
 		// RFC 7515 §4.1.11: nobody here understands any extension. b64 (RFC
 		// 7797) changes what is signed, and so counts even without crit.
 		return h, newError(ErrMalformed, "the token's header demands an extension (crit or b64), and none is supported")
+	}
+	if nested {
+		// RFC 7519 §7.2: the payload is to be read as a token, and we would read
+		// it as claims.
+		return h, newError(ErrMalformed, "the token's header says that its payload is another token (cty), and nested tokens are not accepted")
 	}
 	alg, known := jose.Algorithm(h.alg)
 	if !known || !g.algorithms[alg] {

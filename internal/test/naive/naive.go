@@ -428,10 +428,14 @@ func (r *Rules) header(h map[string]json.RawMessage) (alg string, accessToken bo
 			return "", false, errors.New(name)
 		}
 	}
-	for _, name := range []string{"alg", "typ", "kid"} {
+	for _, name := range []string{"alg", "typ", "kid", "cty"} {
 		if v, present := h[name]; present {
-			if _, ok := String(v); !ok {
+			s, ok := String(v)
+			if !ok {
 				return "", false, fmt.Errorf("%s is not a string", name)
+			}
+			if name == "cty" && (strings.EqualFold(s, "JWT") || strings.EqualFold(s, "application/jwt")) {
+				return "", false, errors.New("nested")
 			}
 		}
 	}
