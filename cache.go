@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
@@ -136,9 +137,10 @@ func (c *tokenCache) put(raw string, t *token) {
 // checks shares a signature check among requests with the same token, of which
 // a client may send many at once.
 type checks struct {
-	mu    sync.Mutex // guards the fields below
-	byKey map[check]*checkUnderWay
-	saved uint64 // runs of f
+	mu      sync.Mutex // guards the fields below
+	byKey   map[check]*checkUnderWay
+	saved   uint64 // runs of f
+	refused uint64 // who waited for another's check
 }
 
 func newChecks() *checks { return &checks{byKey: make(map[check]*checkUnderWay)} }
@@ -150,35 +152,34 @@ type check struct {
 }
 
 type checkUnderWay struct {
+	source   string
 	done     chan struct{}
 	settled  bool // verified is the answer
 	verified bool
-	e        *Error // why nobody gets an answer; with neither, its caller gave up
+	e        *Error // why its source gets no answer; with neither, its caller gave up
 }
 
-// once runs f, or waits for the one who runs it for the same check already. One
-// that gives up, since its ctx ended, it panicked, or its source has no room,
-// leaves f to the next.
-func (c *checks) once(ctx context.Context, key check, f func() (bool, *Error)) (bool, *Error) {
+// once runs f, or waits until the deadline for the one who runs it for the same
+// check already. One that gives up, since its ctx ended or it panicked, leaves f
+// to the next; one that is refused leaves it to the next of another source, whose
+// place in the queue is another.
+func (c *checks) once(ctx context.Context, key check, source string, deadline time.Time, f func() (bool, *Error)) (bool, *Error) {
 	for {
 		c.mu.Lock()
 		running := c.byKey[key]
 		if running == nil {
-			running = &checkUnderWay{done: make(chan struct{})}
+			running = &checkUnderWay{source: source, done: make(chan struct{})}
 			c.byKey[key] = running
 			c.mu.Unlock()
 			return c.run(ctx, key, running, f)
 		}
 		c.saved++
 		c.mu.Unlock()
-		select {
-		case <-running.done:
-		case <-ctx.Done():
-			return false, busy(ErrUnavailable, context.Cause(ctx))
+		if e := running.wait(ctx, deadline); e != nil {
+			return false, c.refuse(e)
 		}
-		if running.e != nil {
-			e := *running.e // each request completes its own
-			return false, &e
+		if running.e != nil && running.source == source {
+			return false, c.refuse(running.e)
 		}
 		if running.settled {
 			return running.verified, nil
@@ -195,10 +196,31 @@ func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, f f
 	}()
 	verified, e := f()
 	running.verified, running.settled = verified, e == nil
-	// That there is no room for its source is no reason to refuse others.
-	if e != nil && e.kind != ErrBusy && ctx.Err() == nil {
+	if e != nil && ctx.Err() == nil {
 		shared := *e // e itself is completed by the caller
 		running.e = &shared
 	}
 	return verified, e
+}
+
+func (running *checkUnderWay) wait(ctx context.Context, deadline time.Time) *Error {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-running.done:
+		return nil
+	case <-ctx.Done():
+		return busy(ErrUnavailable, context.Cause(ctx))
+	case <-timer.C:
+		return busy(ErrUnavailable, errWaitedTooLong)
+	}
+}
+
+// refuse counts, and returns the error as one of the caller's own to complete.
+func (c *checks) refuse(e *Error) *Error {
+	c.mu.Lock()
+	c.refused++
+	c.mu.Unlock()
+	own := *e
+	return &own
 }

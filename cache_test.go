@@ -321,7 +321,7 @@ func TestTheMemoryUnderLoad(t *testing.T) {
 
 // checkIn runs once in the bubble, up to where it waits. The answer comes on the
 // channel.
-func checkIn(ctx context.Context, c *checks, key check, f func() (bool, *Error)) <-chan checkAnswer {
+func checkIn(ctx context.Context, c *checks, key check, source string, f func() (bool, *Error)) <-chan checkAnswer {
 	answer := make(chan checkAnswer, 1)
 	go func() {
 		a := checkAnswer{}
@@ -329,7 +329,7 @@ func checkIn(ctx context.Context, c *checks, key check, f func() (bool, *Error))
 			a.panicked = recover()
 			answer <- a
 		}()
-		a.verified, a.e = c.once(ctx, key, f)
+		a.verified, a.e = c.once(ctx, key, source, time.Now().Add(maxQueueTime), f)
 	}()
 	synctest.Wait()
 	return answer
@@ -357,7 +357,7 @@ func TestOneCheckServesAllWhoWaitForIt(t *testing.T) {
 				for range 1000 {
 					answer := make(chan checkAnswer, 1)
 					go func() {
-						verified, e := c.once(t.Context(), key, f)
+						verified, e := c.once(t.Context(), key, "a", time.Now().Add(maxQueueTime), f)
 						answer <- checkAnswer{verified: verified, e: e}
 					}()
 					answers = append(answers, answer)
@@ -369,7 +369,7 @@ func TestOneCheckServesAllWhoWaitForIt(t *testing.T) {
 				assert.EqualValues(t, 999, c.saved)
 				assert.Empty(t, c.byKey)
 
-				_, e := c.once(t.Context(), key, f)
+				_, e := c.once(t.Context(), key, "a", time.Now().Add(maxQueueTime), f)
 				assert.Nil(t, e)
 				assert.Equal(t, 2, runs, "a result is for those who waited for it, and is not kept")
 			})
@@ -385,9 +385,9 @@ func TestOnlyTheSameTokenAndKeyShareACheck(t *testing.T) {
 		slow := func(verified bool) func() (bool, *Error) {
 			return func() (bool, *Error) { time.Sleep(time.Second); return verified, nil }
 		}
-		good := checkIn(t.Context(), c, check{"token", key}, slow(true))
-		otherToken := checkIn(t.Context(), c, check{"tokem", key}, slow(false))
-		otherKey := checkIn(t.Context(), c, check{"token", new(jose.Key)}, slow(false))
+		good := checkIn(t.Context(), c, check{"token", key}, "a", slow(true))
+		otherToken := checkIn(t.Context(), c, check{"tokem", key}, "a", slow(false))
+		otherKey := checkIn(t.Context(), c, check{"token", new(jose.Key)}, "a", slow(false))
 		assert.True(t, (<-good).verified)
 		assert.False(t, (<-otherToken).verified)
 		assert.False(t, (<-otherKey).verified)
@@ -402,9 +402,9 @@ func TestOneWhoGivesUpFreesOnlyItself(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		slow := func() (bool, *Error) { time.Sleep(time.Second); return true, nil }
 		begin := time.Now()
-		first := checkIn(t.Context(), c, key, slow)
-		leaving := checkIn(ctx, c, key, slow)
-		last := checkIn(t.Context(), c, key, slow)
+		first := checkIn(t.Context(), c, key, "a", slow)
+		leaving := checkIn(ctx, c, key, "a", slow)
+		last := checkIn(t.Context(), c, key, "a", slow)
 		cancel(gone)
 		a := <-leaving
 		assert.Zero(t, time.Since(begin))
@@ -429,6 +429,7 @@ func TestACheckWithoutAnswerIsLeftToTheNext(t *testing.T) {
 		"it panics":             func(func()) *Error { panic("broken") },
 		"its goroutine ends":    func(func()) *Error { runtime.Goexit(); return nil },
 		"its source is refused": func(func()) *Error { return busy(ErrBusy, nil) },
+		"it waited too long":    func(func()) *Error { return busy(ErrUnavailable, errWaitedTooLong) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -436,16 +437,16 @@ func TestACheckWithoutAnswerIsLeftToTheNext(t *testing.T) {
 				c, key := newChecks(), check{"token", new(jose.Key)}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				first := checkIn(ctx, c, key, func() (bool, *Error) {
-					time.Sleep(time.Second)
+				first := checkIn(ctx, c, key, "a", func() (bool, *Error) {
+					time.Sleep(maxQueueTime / 4)
 					return false, end(cancel)
 				})
 				var next []<-chan checkAnswer
 				runs := 0
 				for range 10 {
-					next = append(next, checkIn(t.Context(), c, key, func() (bool, *Error) {
+					next = append(next, checkIn(t.Context(), c, key, "b", func() (bool, *Error) {
 						runs++
-						time.Sleep(time.Second)
+						time.Sleep(maxQueueTime / 4)
 						return true, nil
 					}))
 				}
@@ -470,7 +471,7 @@ func TestSharedErrorsAreEachTheirOwn(t *testing.T) {
 		for range 10 {
 			answer := make(chan checkAnswer, 1)
 			go func() {
-				_, e := c.once(t.Context(), key, func() (bool, *Error) {
+				_, e := c.once(t.Context(), key, "a", time.Now().Add(maxQueueTime), func() (bool, *Error) {
 					time.Sleep(time.Second)
 					return false, busy(ErrUnavailable, errors.New("no place"))
 				})
@@ -488,6 +489,40 @@ func TestSharedErrorsAreEachTheirOwn(t *testing.T) {
 		}
 		assert.Len(t, seen, 10)
 		assert.EqualValues(t, 9, c.saved)
+		assert.EqualValues(t, 9, c.refused, "but for the one whom the gate counts")
+	})
+}
+
+// A source's refusal is for those of that source: they would wait in the same queue.
+func TestARefusalIsSharedWithinItsSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, key, runs := newChecks(), check{"token", new(jose.Key)}, 0
+		refused := func() (bool, *Error) {
+			runs++
+			time.Sleep(time.Second)
+			return false, busy(ErrBusy, nil)
+		}
+		first := checkIn(t.Context(), c, key, "a", refused)
+		second := checkIn(t.Context(), c, key, "a", refused)
+		assert.ErrorIs(t, (<-first).e, ErrBusy)
+		assert.ErrorIs(t, (<-second).e, ErrBusy)
+		assert.Equal(t, 1, runs)
+	})
+}
+
+// Whoever runs the check, nobody waits longer than the queue lets one wait.
+func TestOneWhoSharesACheckWaitsNoLongerThanItsOwnDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, key, begin := newChecks(), check{"token", new(jose.Key)}, time.Now()
+		first := checkIn(t.Context(), c, key, "a", func() (bool, *Error) { time.Sleep(time.Minute); return true, nil })
+		second := <-checkIn(t.Context(), c, key, "b", func() (bool, *Error) { return true, nil })
+		assert.ErrorIs(t, second.e, ErrUnavailable)
+		assert.ErrorIs(t, second.e, errWaitedTooLong)
+		assert.Equal(t, maxQueueTime, time.Since(begin))
+		assert.EqualValues(t, 1, c.refused)
+		assert.True(t, (<-first).verified)
 	})
 }
 

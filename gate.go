@@ -51,9 +51,11 @@ type waiter struct {
 	done     chan struct{} // closed after that
 }
 
-// do runs a signature check, after waiting for a place if need be. After an error
-// the check has not run.
-func (g *gate) do(ctx context.Context, source string, check func()) *Error {
+var errWaitedTooLong = errors.New("waited too long for other tokens to be verified")
+
+// do runs a signature check, after waiting for a place until the deadline if need
+// be. After an error the check has not run.
+func (g *gate) do(ctx context.Context, source string, deadline time.Time, check func()) *Error {
 	g.mu.Lock()
 	if g.free > 0 { // then nobody waits
 		g.free--
@@ -74,7 +76,7 @@ func (g *gate) do(ctx context.Context, source string, check func()) *Error {
 	g.waited++
 	g.mu.Unlock()
 
-	timer := time.NewTimer(maxQueueTime)
+	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	var cause error
 	select {
@@ -82,7 +84,7 @@ func (g *gate) do(ctx context.Context, source string, check func()) *Error {
 	case <-ctx.Done():
 		cause = context.Cause(ctx)
 	case <-timer.C:
-		cause = errors.New("waited too long for other tokens to be verified")
+		cause = errWaitedTooLong
 	}
 	if cause != nil && g.giveUp(queue, place) {
 		return busy(ErrUnavailable, cause)

@@ -67,7 +67,7 @@ func (m *gateModel) ask(source string, ordinal int) {
 				r.panics <- p
 			}
 		}()
-		r.result <- m.gate.do(ctx, source, func() {
+		r.result <- m.gate.do(ctx, source, r.asked.Add(maxQueueTime), func() {
 			close(r.begun)
 			if <-r.end {
 				panic("a panic of this check")

@@ -255,28 +255,22 @@ func TestAFloodFromOneSourceGets429AndDelaysNobodyElse(t *testing.T) {
 func TestAFullSourceDoesNotRefuseOthersWithTheSameToken(t *testing.T) {
 	t.Parallel()
 	keysBubble(t, func(t *testing.T) {
-		slow := make(chan struct{})
 		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
-			c.Source = func(r m2mauth.Request) string {
-				if r.RemoteAddr() == "flood:slow" {
-					<-slow
-				}
-				return r.RemoteAddr()[:5]
-			}
+			c.Source = func(r m2mauth.Request) string { return r.RemoteAddr()[:5] }
 		})
 		forged, token := forger(issuer), issuer.Token(shop, "read")
 		for i := range 1000 {
 			ask(t.Context(), guard, "flood:1", forged(i))
 		}
-		first := ask(t.Context(), guard, "flood:slow", token)
 		synctest.Wait()
-		second := ask(t.Context(), guard, "other:1", token)
+		assertTryLater(t, <-ask(t.Context(), guard, "flood:1", token), http.StatusTooManyRequests)
+		other := ask(t.Context(), guard, "other:1", token)
 		synctest.Wait()
-		close(slow)
-		assertTryLater(t, <-first, http.StatusTooManyRequests)
+		shares := ask(t.Context(), guard, "flood:1", token)
 		synctest.Wait()
 		release()
-		assert.Equal(t, http.StatusOK, (<-second).Code)
+		assert.Equal(t, http.StatusOK, (<-other).Code)
+		assert.Equal(t, http.StatusOK, (<-shares).Code, "it costs nothing to share what another waits for")
 	})
 }
 
@@ -328,13 +322,42 @@ func TestANewTokenWaitsTwoSecondsAtMost(t *testing.T) {
 		begin := time.Now()
 		first := ask(t.Context(), guard, "192.0.2.1:1", token)
 		time.Sleep(time.Second)
-		shares := ask(t.Context(), guard, "192.0.2.2:1", token)
+		shares := ask(t.Context(), guard, "192.0.2.1:1", token)
+		other := ask(t.Context(), guard, "192.0.2.2:1", token)
 		assertTryLater(t, <-first, http.StatusServiceUnavailable)
 		assertTryLater(t, <-shares, http.StatusServiceUnavailable)
 		assert.Equal(t, 2*time.Second, time.Since(begin))
+		assertTryLater(t, <-other, http.StatusServiceUnavailable)
+		assert.Equal(t, 3*time.Second, time.Since(begin), "another source has a turn, and two seconds, of its own")
+		assert.EqualValues(t, 3, guard.Stats().Refused)
 		release()
 		assert.Equal(t, http.StatusOK, (<-ask(t.Context(), guard, "192.0.2.1:1", token)).Code, "that too was not remembered")
 		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+	})
+}
+
+// A Source that finds nothing makes one source of all such requests, but not of
+// tokens that come without a request.
+func TestVerifyIsASourceOfItsOwn(t *testing.T) {
+	t.Parallel()
+	keysBubble(t, func(t *testing.T) {
+		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
+			c.Source = func(r m2mauth.Request) string { return strings.Join(r.Header("X-Real-IP"), "") }
+		})
+		forged := forger(issuer)
+		for i := range 1001 {
+			ask(t.Context(), guard, "192.0.2.1:1", forged(i))
+		}
+		synctest.Wait()
+		require.EqualValues(t, 1, guard.Stats().Refused, "the share of a source is full")
+		verified := make(chan error, 1)
+		go func() {
+			_, err := guard.Verify(t.Context(), issuer.Token(shop, "read"))
+			verified <- err
+		}()
+		synctest.Wait()
+		release()
+		assert.NoError(t, <-verified)
 	})
 }
 

@@ -40,7 +40,7 @@ func fullGate() slowGate {
 // the channel once its check has ended.
 func queueUp(ctx context.Context, g slowGate, source string) <-chan *Error {
 	answer := make(chan *Error, 1)
-	go func() { answer <- g.do(ctx, source, func() { <-g.ending }) }()
+	go func() { answer <- g.do(ctx, source, time.Now().Add(maxQueueTime), func() { <-g.ending }) }()
 	synctest.Wait()
 	return answer
 }
@@ -77,7 +77,7 @@ func TestSourcesAreServedInTurn(t *testing.T) {
 				var served []string
 				arrivals := strings.Fields(test.arrivals)
 				for _, who := range arrivals {
-					go g.do(t.Context(), who[:1], func() {
+					go g.do(t.Context(), who[:1], time.Now().Add(maxQueueTime), func() {
 						served = append(served, who) // one at a time: there is one place
 						<-g.ending
 					})
@@ -217,7 +217,7 @@ func TestAPanicInACheckIsItsRequests(t *testing.T) {
 		panicked := make(chan any, 1)
 		go func() {
 			defer func() { panicked <- recover() }()
-			_ = g.do(t.Context(), "a", func() { panic("a key that nobody expected") })
+			_ = g.do(t.Context(), "a", time.Now().Add(maxQueueTime), func() { panic("a key that nobody expected") })
 		}()
 		synctest.Wait()
 		next := queueUp(t.Context(), g, "a")
@@ -226,7 +226,7 @@ func TestAPanicInACheckIsItsRequests(t *testing.T) {
 		g.leave()
 		assert.Nil(t, <-next)
 		assertIdle(t, g.gate, 1)
-		assert.Panics(t, func() { _ = g.do(t.Context(), "a", func() { panic("at once") }) })
+		assert.Panics(t, func() { _ = g.do(t.Context(), "a", time.Now().Add(maxQueueTime), func() { panic("at once") }) })
 		assertIdle(t, g.gate, 1)
 	})
 }
@@ -245,7 +245,7 @@ func TestTheGateUnderLoad(t *testing.T) {
 				if rand.IntN(4) == 0 {
 					go cancel()
 				}
-				_ = g.do(ctx, string(rune('a'+client%8)), func() {
+				_ = g.do(ctx, string(rune('a'+client%8)), time.Now().Add(maxQueueTime), func() {
 					entered.Add(1)
 					now := inside.Add(1)
 					for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {

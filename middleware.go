@@ -250,12 +250,15 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	return claims.claimSet, nil
 }
 
-// source says whom a request that waits for a signature check counts as. Tokens
-// that come by themselves, to Verify, are one source.
+// noRequest is the source of tokens that come by themselves, to Verify. No address
+// and no header field, of which a Config.Source may make one, is so written.
+const noRequest = "\x00"
+
+// source says whom a request that waits for a signature check counts as.
 func (g *Guard) source(r Request) string {
 	switch {
 	case r == nil:
-		return ""
+		return noRequest
 	case g.sourceOf == nil:
 		return hostOf(r)
 	}

@@ -60,10 +60,10 @@ func (g *Guard) Stats() (s Stats) {
 		s.Evicted += shard.evicted.Load()
 	}
 	g.checks.mu.Lock()
-	s.Shared = g.checks.saved
+	s.Shared, s.Refused = g.checks.saved, g.checks.refused
 	g.checks.mu.Unlock()
 	g.gate.mu.Lock()
-	s.Waited, s.Refused = g.gate.waited, g.gate.refused
+	s.Waited, s.Refused = g.gate.waited, s.Refused+g.gate.refused
 	g.gate.mu.Unlock()
 	return s
 }
