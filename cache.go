@@ -152,33 +152,33 @@ type check struct {
 }
 
 type checkUnderWay struct {
-	source   string
 	done     chan struct{}
 	settled  bool // verified is the answer
 	verified bool
 	e        *Error // why its source gets no answer; with neither, its caller gave up
+	source   string
 }
 
 // once runs f, or waits until the deadline for the one who runs it for the same
 // check already. One that gives up, since its ctx ended or it panicked, leaves f
 // to the next; one that is refused leaves it to the next of another source, whose
 // place in the queue is another.
-func (c *checks) once(ctx context.Context, key check, source string, deadline time.Time, f func() (bool, *Error)) (bool, *Error) {
+func (c *checks) once(ctx context.Context, key check, source func() string, deadline time.Time, f func() (bool, *Error)) (bool, *Error) {
 	for {
 		c.mu.Lock()
 		running := c.byKey[key]
 		if running == nil {
-			running = &checkUnderWay{source: source, done: make(chan struct{})}
+			running = &checkUnderWay{done: make(chan struct{})}
 			c.byKey[key] = running
 			c.mu.Unlock()
-			return c.run(ctx, key, running, f)
+			return c.run(ctx, key, running, source, f)
 		}
 		c.saved++
 		c.mu.Unlock()
 		if e := running.wait(ctx, deadline); e != nil {
 			return false, c.refuse(e)
 		}
-		if running.e != nil && running.source == source {
+		if running.e != nil && running.source == source() {
 			return false, c.refuse(running.e)
 		}
 		if running.settled {
@@ -187,7 +187,7 @@ func (c *checks) once(ctx context.Context, key check, source string, deadline ti
 	}
 }
 
-func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, f func() (bool, *Error)) (bool, *Error) {
+func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, source func() string, f func() (bool, *Error)) (bool, *Error) {
 	defer func() {
 		c.mu.Lock()
 		delete(c.byKey, key)
@@ -198,7 +198,7 @@ func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, f f
 	running.verified, running.settled = verified, e == nil
 	if e != nil && ctx.Err() == nil {
 		shared := *e // e itself is completed by the caller
-		running.e = &shared
+		running.e, running.source = &shared, source()
 	}
 	return verified, e
 }

@@ -329,7 +329,7 @@ func checkIn(ctx context.Context, c *checks, key check, source string, f func() 
 			a.panicked = recover()
 			answer <- a
 		}()
-		a.verified, a.e = c.once(ctx, key, source, time.Now().Add(maxQueueTime), f)
+		a.verified, a.e = c.once(ctx, key, func() string { return source }, time.Now().Add(maxQueueTime), f)
 	}()
 	synctest.Wait()
 	return answer
@@ -357,7 +357,7 @@ func TestOneCheckServesAllWhoWaitForIt(t *testing.T) {
 				for range 1000 {
 					answer := make(chan checkAnswer, 1)
 					go func() {
-						verified, e := c.once(t.Context(), key, "a", time.Now().Add(maxQueueTime), f)
+						verified, e := c.once(t.Context(), key, func() string { return "a" }, time.Now().Add(maxQueueTime), f)
 						answer <- checkAnswer{verified: verified, e: e}
 					}()
 					answers = append(answers, answer)
@@ -369,7 +369,7 @@ func TestOneCheckServesAllWhoWaitForIt(t *testing.T) {
 				assert.EqualValues(t, 999, c.saved)
 				assert.Empty(t, c.byKey)
 
-				_, e := c.once(t.Context(), key, "a", time.Now().Add(maxQueueTime), f)
+				_, e := c.once(t.Context(), key, func() string { return "a" }, time.Now().Add(maxQueueTime), f)
 				assert.Nil(t, e)
 				assert.Equal(t, 2, runs, "a result is for those who waited for it, and is not kept")
 			})
@@ -471,7 +471,7 @@ func TestSharedErrorsAreEachTheirOwn(t *testing.T) {
 		for range 10 {
 			answer := make(chan checkAnswer, 1)
 			go func() {
-				_, e := c.once(t.Context(), key, "a", time.Now().Add(maxQueueTime), func() (bool, *Error) {
+				_, e := c.once(t.Context(), key, func() string { return "a" }, time.Now().Add(maxQueueTime), func() (bool, *Error) {
 					time.Sleep(time.Second)
 					return false, busy(ErrUnavailable, errors.New("no place"))
 				})

@@ -74,13 +74,13 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if t.key, _, e = g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg); e != nil {
 		return nil, e
 	}
-	source, deadline := g.source(r), time.Now().Add(maxQueueTime)
+	source, deadline := func() string { return g.source(r) }, time.Now().Add(maxQueueTime)
 	verified, e := g.checks.once(ctx, check{raw, t.key}, source, deadline, func() (bool, *Error) {
 		if g.tokens.has(raw, t.key) {
 			return true, nil // verified between our look at the memory and now
 		}
 		verified := false
-		e := g.gate.do(ctx, source, deadline, func() {
+		e := g.gate.do(ctx, source(), deadline, func() {
 			verified = t.key.Verify(bytesOf(t.claims.signed), t.signature) == nil
 		})
 		if verified {
