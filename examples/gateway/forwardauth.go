@@ -74,8 +74,8 @@ func (no *refusal) write(w http.ResponseWriter) {
 // once, and fields of the other kind of proxies must not say otherwise.
 func (f fields) question(r *http.Request) (q question, err error) {
 	for name := range r.Header {
-		if strings.Contains(name, "_") && isSpelling(name, requestFields) {
-			return q, ambiguous("the request has a field that tells of the original request, spelled with underscores")
+		if name != dashed(name) && isSpelling(name, requestFields) {
+			return q, ambiguous("the request has a field that tells of the original request, spelled with other signs than dashes")
 		}
 	}
 	if q.method, err = one(r.Header, f.method); err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"github.com/m2mauth/m2mauth"
 )
@@ -108,15 +109,26 @@ func trusted(header http.Header) error {
 }
 
 // isSpelling reports whether a field's name is one of the names for an API to
-// which letter case, dashes and underscores are the same, as in CGI and WSGI.
+// which letter case and all signs are the same, as in CGI, WSGI and PHP: dashes
+// become underscores there, and in PHP so do dots and others.
 func isSpelling(name string, names []string) bool {
-	name = strings.ReplaceAll(name, "_", "-")
+	name = dashed(name)
 	for _, n := range names {
 		if strings.EqualFold(name, n) {
 			return true
 		}
 	}
 	return false
+}
+
+// dashed returns a field's name with a dash for all that is no letter and no digit.
+func dashed(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return r
+		}
+		return '-'
+	}, name)
 }
 
 // maxIdentityBytes bounds what the API is told of the caller: proxies bound the

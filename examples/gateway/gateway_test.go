@@ -83,6 +83,9 @@ func requests(issuer *m2mauthtest.Issuer) []request {
 		{name: "forged subject in lower case", method: "GET", target: "/healthz", field: "x-auth-subject", status: 400, code: "invalid_request"},
 		{name: "forged scopes with underscores", method: "GET", target: "/healthz", field: "X_Auth_Scopes", status: 400, code: "invalid_request"},
 		{name: "forged app with an underscore", method: "GET", target: "/healthz", field: "x-auth_app", status: 400, code: "invalid_request"},
+		{name: "forged subject with dots", method: "GET", target: "/healthz", field: "X.Auth.Subject", status: 400, code: "invalid_request"},
+		{name: "forged scopes with other signs", method: "GET", target: "/healthz", field: "X~Auth+Scopes", status: 400, code: "invalid_request"},
+		{name: "another method for PHP", method: "GET", target: "/healthz", field: "X.HTTP.Method.Override", status: 400, code: "invalid_request"},
 		{name: "another method for some", method: "GET", target: "/products", authorization: reader, field: "X-HTTP-Method-Override", status: 400, code: "invalid_request"},
 		{name: "another method for others", method: "GET", target: "/products", authorization: reader, field: "X_Method_Override", status: 400, code: "invalid_request"},
 		{name: "another path for some", method: "GET", target: "/healthz", field: "X-Original-URL", status: 400, code: "invalid_request"},
@@ -199,6 +202,8 @@ func TestTheOriginalRequestIsToldOnceAndInOneWay(t *testing.T) {
 		{"URIs disagree, forwarded", "/forward-auth", http.Header{fm: get, fu: healthz, ou: {"/products"}}, 400},
 		{"one of two disagrees", "/forward-auth", http.Header{fm: get, fu: healthz, ou: {"/healthz", "/products"}}, 400},
 		{"underscores", "/nginx", http.Header{om: get, ou: healthz, "X_original_uri": healthz}, 400},
+		{"dots", "/nginx", http.Header{om: get, ou: healthz, "X.original.uri": healthz}, 400},
+		{"dots, forwarded", "/forward-auth", http.Header{fm: get, fu: healthz, "X.forwarded.method": get}, 400},
 		{"two tokens", "/nginx", http.Header{om: get, ou: {"/products"}, "Authorization": {"Bearer a", "Bearer b"}}, 400},
 	} {
 		assert.Equal(t, test.status, ask(g, test.path, test.header).Code, test.name)
