@@ -117,6 +117,16 @@ func TestNginx(t *testing.T) {
 		}
 	})
 
+	t.Run("fields that would make another request of it for some do not reach the API", func(t *testing.T) {
+		for _, field := range []string{"SCRIPT_NAME", "PATH_INFO", "X_Script_Name", "X_Forwarded_Prefix", "X_HTTP_Method_Override", "X.Original.URL"} {
+			resp, body := s.send(t, "GET", "/healthz", field+": /healthz")
+			require.Equal(t, 200, resp.StatusCode, "%s: %s", field, body)
+			got := s.api.take()
+			require.Len(t, got, 1)
+			assert.NotContains(t, got[0].header, http.CanonicalHeaderKey(field))
+		}
+	})
+
 	t.Run("fields that tell of the original request are nginx's alone", func(t *testing.T) {
 		s.asked.take()
 		resp, _ := s.send(t, "GET", "/products", "X-Original-URI: /healthz", "X-Original-Method: GET",
@@ -212,6 +222,10 @@ func TestNginx(t *testing.T) {
 			{"another method for some", "GET", "/products", []string{reader, "X-HTTP-Method-Override: DELETE"}, 400, "", "invalid_request"},
 			{"another path for some", "GET", "/healthz", []string{"X-Original-URL: /products"}, 400, "", "invalid_request"},
 			{"another path for others", "GET", "/healthz", []string{"X-Rewrite-URL: /products"}, 400, "", "invalid_request"},
+			{"another place in the API for WSGI", "GET", "/healthz", []string{"Script-Name: /healthz"}, 400, "", "invalid_request"},
+			{"another path for CGI", "GET", "/healthz", []string{"Path-Info: /products"}, 400, "", "invalid_request"},
+			{"a prefix that some cut off", "GET", "/healthz", []string{"X-Script-Name: /healthz"}, 400, "", "invalid_request"},
+			{"a prefix that others cut off", "GET", "/healthz", []string{"X-Forwarded-Prefix: /healthz"}, 400, "", "invalid_request"},
 			{"a field that the gateway cannot read", "GET", "/products", []string{reader, "X-Odd: a\x01b"}, 400, "", "invalid_request"},
 		} {
 			resp, body := s.send(t, test.method, test.target, test.fields...)

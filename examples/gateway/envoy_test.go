@@ -38,6 +38,20 @@ func check(r *authv3.AttributeContext_HttpRequest) *authv3.CheckRequest {
 	}}
 }
 
+// toldByEnvoy is a request with its fields in one of the two forms.
+func toldByEnvoy(method, target string, header http.Header, raw bool) *authv3.AttributeContext_HttpRequest {
+	r := &authv3.AttributeContext_HttpRequest{Method: method, Path: target, Headers: map[string]string{}, HeaderMap: &corev3.HeaderMap{}}
+	for field, values := range header {
+		field = strings.ToLower(field)
+		if raw {
+			r.HeaderMap.Headers = append(r.HeaderMap.Headers, &corev3.HeaderValue{Key: field, RawValue: []byte(values[0])})
+		} else {
+			r.Headers[field] = values[0]
+		}
+	}
+	return r
+}
+
 func fieldsOf(options []*corev3.HeaderValueOption) http.Header {
 	h := http.Header{}
 	for _, o := range options {
@@ -61,16 +75,7 @@ func TestEnvoyIsAnsweredAsTheOthers(t *testing.T) {
 				name += " raw"
 			}
 			t.Run(name, func(t *testing.T) {
-				r := &authv3.AttributeContext_HttpRequest{Method: test.method, Path: test.target, Headers: map[string]string{}, HeaderMap: &corev3.HeaderMap{}}
-				for field, values := range test.header() {
-					field = strings.ToLower(field)
-					if raw {
-						r.HeaderMap.Headers = append(r.HeaderMap.Headers, &corev3.HeaderValue{Key: field, RawValue: []byte(values[0])})
-					} else {
-						r.Headers[field] = values[0]
-					}
-				}
-				answer, err := client.Check(t.Context(), check(r))
+				answer, err := client.Check(t.Context(), check(toldByEnvoy(test.method, test.target, test.header(), raw)))
 				require.NoError(t, err)
 				assert.Equal(t, grpcCodes[test.status], codes.Code(answer.GetStatus().GetCode()))
 				if test.status == 204 {

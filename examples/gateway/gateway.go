@@ -91,8 +91,14 @@ func (a asked) Pattern() string             { return a.row.String() }
 var identityFields = []string{"X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Scopes"}
 
 // overrides are fields for which some frameworks act on another method or path
-// than those of the request, which then are not what was decided about.
-var overrides = []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL"}
+// than those of the request, which then are not what was decided about. Script-Name
+// and Path-Info are CGI's own variables, which some servers took from a caller's
+// SCRIPT_NAME (benoitc/gunicorn#2650).
+var overrides = []string{
+	"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
+	"X-Original-URL", "X-Rewrite-URL",
+	"Script-Name", "Path-Info", "X-Script-Name", "X-Forwarded-Prefix",
+}
 
 // trusted refuses a request with a field that only the gateway may set, or by
 // which the API could take the request for another.

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +93,47 @@ func requests(issuer *m2mauthtest.Issuer) []request {
 		{name: "another path for some", method: "GET", target: "/healthz", field: "X-Original-URL", status: 400, code: "invalid_request"},
 		{name: "another path for others", method: "GET", target: "/healthz", field: "X-Rewrite-Url", status: 400, code: "invalid_request"},
 		{name: "a field of the API's own", method: "GET", target: "/healthz", field: "X-Auth-Token", status: 204},
+	}
+}
+
+// forbidden are the fields that no caller may send, in whatever spelling.
+var forbidden = []string{
+	"X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Scopes",
+	"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
+	"X-Original-URL", "X-Rewrite-URL",
+	"Script-Name", "Path-Info", "X-Script-Name", "X-Forwarded-Prefix",
+}
+
+// spellings returns a field's name as some API could take it for the same.
+func spellings(name string) []string {
+	return []string{
+		name, strings.ToLower(name), strings.ToUpper(name), strings.Replace(name, "-", "_", 1),
+		strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", "."), strings.ReplaceAll(name, "-", "~"),
+	}
+}
+
+func TestNoFieldThatIsForbiddenIsLetThroughInAnySpelling(t *testing.T) {
+	t.Parallel()
+	assert.ElementsMatch(t, forbidden, slices.Concat(identityFields, overrides))
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	g := newGateway(t, m2mauthtest.NewIssuer())
+	client := envoy(t, g)
+	for _, name := range forbidden {
+		assert.True(t, strings.Contains(string(readme), "`"+name+"`"), "the README does not name %s", name)
+		for _, spelled := range spellings(name) {
+			for front, f := range fronts {
+				header := http.Header{spelled: {"/"}}
+				header.Set(f.method, "GET")
+				header.Set(f.uri, "/healthz")
+				assert.Equal(t, 400, ask(g, f.path, header).Code, "%s: %s", front, spelled)
+			}
+			for _, raw := range []bool{false, true} {
+				answer, err := client.Check(t.Context(), check(toldByEnvoy("GET", "/healthz", http.Header{spelled: {"/"}}, raw)))
+				require.NoError(t, err)
+				assert.EqualValues(t, 400, answer.GetDeniedResponse().GetStatus().GetCode(), "Envoy: %s", spelled)
+			}
+		}
 	}
 }
 
