@@ -55,8 +55,8 @@ func TestNginx(t *testing.T) {
 			{"GET", "/products", []string{reader}, isReader},
 			{"HEAD", "/products", []string{reader}, isReader},
 			{"GET", "/products?q=a%2fb&r=..//", []string{reader}, isReader},
-			{"GET", "/products/caf%c3%a9%20x", []string{reader}, isReader},
 			{"GET", "/products/a%40b", []string{reader}, isReader},
+			{"GET", "/files/caf%c3%a9%20x", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files"}},
 			{"GET", "/files/a/b.txt", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files"}},
 			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "user"}})}, []string{"user", app, "", ""}},
 			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "a\r\nX-Auth-Scopes: all $auth_app"}})},
@@ -155,13 +155,13 @@ func TestNginx(t *testing.T) {
 			"/%68ealthz", "/%70roducts", "/healthz;", "/healthz/..;/products", "/healthz;a=b/products", "/healthz%3b", `/healthz\..\products`,
 			"/healthz%5c..%5cproducts", "/healthz%00", "/healthz%0a", "/healthz%0d%0aX-Auth-Subject:%20root", "/healthz%252e", "/healthz%3f", "/healthz%23",
 			"/healthz#/products", "/products#/healthz", "/healthz.", "/healthz%20", "/healthz/%c0%ae%c0%ae/products", "/healthz/%u002e", "/healthz%", "/healthz/é",
-			"/products/Export", "/products/export.json", "/products/EXPORT", "/products/{id}", `/products/"`,
+			"/products/Export", "/products/export.json", "/products/EXPORT", "/products/%c3%a9xport", "/products/{id}", `/products/"`,
 			"/products /healthz", "/products\t", "/products\x00", "*", "products",
 		} {
 			for _, method := range []string{"GET", "POST"} {
 				resp, body := s.send(t, method, target, s.bearer("read:products", "write:products"))
 				want := []int{400}
-				if method == "POST" && strings.HasPrefix(target, "/products/E") || method == "POST" && strings.HasPrefix(target, "/products/e") {
+				if almost := strings.HasPrefix(strings.ToLower(target), "/products/e") || strings.HasPrefix(target, "/products/%c3"); almost && method == "POST" {
 					want = []int{403} // that row is for GET
 				}
 				assert.Contains(t, want, resp.StatusCode, "%s %q: %s", method, target, body)

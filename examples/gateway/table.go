@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/m2mauth/m2mauth"
 )
@@ -215,7 +216,7 @@ func (t table) find(method string, path []string) (*row, error) {
 			continue
 		}
 		if mayMatch(r.pattern, best.pattern, path) {
-			return nil, ambiguous("the path is spelled almost as one of another rule: in another letter case, with an encoded character, an extension, a colon or a plus sign, or with or without a slash at its end")
+			return nil, ambiguous("the path is spelled almost as one of another rule: in another letter case, with an encoded character, one outside ASCII, an extension, a colon or a plus sign, or with or without a slash at its end")
 		}
 	}
 	return best, nil
@@ -279,7 +280,10 @@ func withoutSlash(pattern []segment) []segment {
 // resembles reports whether a router that ignores case, encoding or an extension
 // could take a segment of a path for a row's literal. What Windows and some
 // frameworks write after a colon is an extension too (admin::$DATA), and a plus
-// sign is a space to some, who then cut it off.
+// sign is a space to some, who then cut it off. A sign outside ASCII could be any
+// letter: ı is an I in upper case, İ an i in lower case, ａ is an a to whoever
+// normalises, and some take accents off. No list of such foldings is complete, and
+// literals are of ASCII, so every segment with such a sign resembles every literal.
 func resembles(sent, literal string) bool {
 	decoded, err := url.PathUnescape(sent)
 	if err != nil {
@@ -287,6 +291,9 @@ func resembles(sent, literal string) bool {
 	}
 	decoded = strings.TrimLeft(decoded, "+")
 	for i := range len(decoded) {
+		if decoded[i] >= utf8.RuneSelf {
+			return true
+		}
 		if strings.IndexByte(".:+", decoded[i]) >= 0 && strings.EqualFold(decoded[:i], literal) {
 			return true
 		}
