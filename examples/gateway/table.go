@@ -106,8 +106,8 @@ func (r *row) demand(word string, scopes []string) error {
 		return fmt.Errorf("nothing may follow %s", word)
 	}
 	for _, s := range scopes {
-		if !printable(s) { // AllScopes would panic at some of these
-			return fmt.Errorf("%q cannot be a scope", s)
+		if err := readScope(s); err != nil {
+			return err
 		}
 	}
 	switch word {
@@ -121,6 +121,20 @@ func (r *row) demand(word string, scopes []string) error {
 		r.rule = m2mauth.AnyScope(scopes...)
 	default:
 		return fmt.Errorf("%q is no demand: use %s, %s, %s or %s", word, demandPublic, demandAnyToken, demandScopes, demandAnyScope)
+	}
+	return nil
+}
+
+// readScope refuses what was hardly meant as a scope. The words of a comment, of
+// which any-scope would make scopes that let through, are such.
+func readScope(s string) error {
+	switch {
+	case strings.HasPrefix(s, "#"):
+		return fmt.Errorf("%q cannot be a scope: a comment has a line of its own", s)
+	case strings.Contains(s, ","):
+		return fmt.Errorf("%q cannot be a scope: scopes have spaces between them, and no commas", s)
+	case !printable(s): // AllScopes would panic at some of these
+		return fmt.Errorf("%q cannot be a scope", s)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/m2mauth/m2mauth"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -161,6 +162,10 @@ func TestMistakesInTheTableAreNamedOneALine(t *testing.T) {
 		{"public with a scope", "GET /a public read", []string{"nothing may follow public"}},
 		{"any-token with a scope", "GET /a any-token read", []string{"nothing may follow any-token"}},
 		{"a scope that cannot be", "GET /a scopes a\x00b", []string{"cannot be a scope"}},
+		{"a comment behind scopes", "GET /a scopes admin # or write", []string{`line 1: "#" cannot be a scope: a comment has a line of its own`}},
+		{"a comment behind any-scope", "\nGET /a any-scope admin #or write", []string{`line 2: "#or" cannot be a scope`}},
+		{"scopes with a comma between", "GET /a public\nPUT /a scopes read,write", []string{`line 2: "read,write" cannot be a scope: scopes have spaces between them, and no commas`}},
+		{"scopes with a comma and a space between", "GET /a any-scope read, write", []string{`line 1: "read," cannot be a scope`}},
 		{"twice the same", "GET /a public\nGET /a any-token", []string{"line 2: GET /a and GET /a (line 1)"}},
 		{"twice with other names", "GET /{a} public\nGET /{b} any-token", []string{"line 2"}},
 		{"twice to the end", "GET /{a...} public\nGET /{b...} any-token", []string{"line 2"}},
@@ -192,4 +197,15 @@ func TestRowsThatDoNotMeetAreNoConflict(t *testing.T) {
 		_, err := parseTable(text)
 		assert.NoError(t, err, text)
 	}
+}
+
+func TestANumberSignBeginsACommentOnlyWhereALineBegins(t *testing.T) {
+	t.Parallel()
+	rules, err := parseTable("# a comment\n\t# one more\nGET /a#b public\n")
+	assert.ErrorContains(t, err, "line 3")
+	assert.Empty(t, rules)
+	rules, err = parseTable("# a comment\n\t# one more\nGET /a scopes a#b\n")
+	require.NoError(t, err)
+	require.Len(t, rules, 1)
+	assert.Equal(t, m2mauth.AllScopes("a#b").String(), rules[0].rule.String())
 }
