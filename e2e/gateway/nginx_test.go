@@ -148,6 +148,23 @@ func TestNginx(t *testing.T) {
 		}
 	})
 
+	t.Run("the API is told the caller's address by nginx alone", func(t *testing.T) {
+		for _, forged := range [][]string{
+			nil,
+			{"X-Real-IP: 203.0.113.7"},
+			{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-For: 203.0.113.8"},
+			{"Forwarded: for=203.0.113.7;proto=https", "forwarded: for=203.0.113.8"},
+		} {
+			resp, body := s.send(t, "GET", "/healthz", forged...)
+			require.Equal(t, 200, resp.StatusCode, "%s: %s", forged, body)
+			got := s.api.take()
+			require.Len(t, got, 1)
+			assert.Equal(t, []string{"127.0.0.1"}, got[0].header["X-Real-Ip"], forged)
+			assert.Equal(t, []string{"127.0.0.1"}, got[0].header["X-Forwarded-For"], forged)
+			assert.NotContains(t, got[0].header, "Forwarded", forged)
+		}
+	})
+
 	t.Run("what could be read in two ways is refused", func(t *testing.T) {
 		for _, target := range []string{
 			"//products", "/healthz//", "/healthz//products", "/./healthz", "/healthz/../products", "/products/../healthz", "/..", "/../healthz",
