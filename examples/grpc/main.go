@@ -167,6 +167,11 @@ func (s *shop) CreateProduct(ctx context.Context, r *shoppb.CreateProductRequest
 }
 
 func (s *shop) WatchProducts(_ *shoppb.WatchProductsRequest, stream grpc.ServerStreamingServer[shoppb.Product]) error {
+	// A caller who is refused gets no header. Left to the first product, it might
+	// not have come when the token expires, and the caller could not tell the two apart.
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
 	for sent := 0; ; {
 		products, more := s.from(sent)
 		for _, product := range products {

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/credentials/oauth"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/m2mauth/m2mauth"
@@ -154,6 +157,32 @@ func TestNewProductsReachThoseWhoWatch(t *testing.T) {
 	require.NoError(t, create(t.Context(), shoppb.NewShopClient(connect("writer"))))
 	receive()
 	assert.Equal(t, []string{"Coffee grinder", "Kettle", "Teapot"}, names)
+}
+
+// emptyShop is what a stream of a shop without products sees.
+type emptyShop struct {
+	grpc.ServerStream
+	ctx    context.Context
+	opened bool
+}
+
+func (s *emptyShop) Context() context.Context     { return s.ctx }
+func (s *emptyShop) SendHeader(metadata.MD) error { s.opened = true; return nil }
+func (s *emptyShop) Send(*shoppb.Product) error   { return errors.New("there is no product") }
+
+// By the header a client tells a stream whose token expired from one refused.
+func TestWhoWatchesAnEmptyShopIsToldThatTheStreamIsOpen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		stream := &emptyShop{ctx: ctx}
+		ended := make(chan error, 1)
+		go func() { ended <- (&shop{more: make(chan struct{})}).WatchProducts(nil, stream) }()
+		synctest.Wait()
+		assert.True(t, stream.opened)
+		cancel()
+		assert.ErrorIs(t, <-ended, context.Canceled)
+	})
 }
 
 func TestTokensAreNotSentWithoutTLS(t *testing.T) {

@@ -93,29 +93,46 @@ func newConn(ctx context.Context, target string, tls credentials.TransportCreden
 		grpc.WithPerRPCCredentials(oauth.TokenSource{TokenSource: config.TokenSource(ctx)}))
 }
 
+// pause is the least time from one stream to the next, so that a server which ends
+// each at once is not flooded.
+const pause = time.Second
+
 // watch prints products as they come. The server ends the stream when the token
 // expires: watch opens another then, which comes with a new token.
 func watch(ctx context.Context, client shoppb.ShopClient, out io.Writer) error {
 	known := make(map[int32]bool)
 	for {
+		next := time.Now().Add(pause)
 		stream, err := client.WatchProducts(ctx, &shoppb.WatchProductsRequest{})
 		if err != nil {
 			return err
 		}
-		opened := false
-		for {
-			product, err := stream.Recv()
-			if status.Code(err) == codes.Unauthenticated && opened { // not before: that token would be refused again
-				break
-			}
-			if err != nil {
-				return err
-			}
-			opened = true
-			if !known[product.GetId()] {
-				known[product.GetId()] = true
-				fmt.Fprintf(out, "%d\t%s\n", product.GetId(), product.GetName())
-			}
+		header, err := stream.Header()
+		if err != nil {
+			return err
+		}
+		err = printNew(stream, known, out)
+		if header == nil || status.Code(err) != codes.Unauthenticated { // without a header the call was refused, as this token would be again
+			return err
+		}
+		select {
+		case <-time.After(time.Until(next)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// printNew prints the products that are not known yet, until the stream ends.
+func printNew(stream grpc.ServerStreamingClient[shoppb.Product], known map[int32]bool, out io.Writer) error {
+	for {
+		product, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if !known[product.GetId()] {
+			known[product.GetId()] = true
+			fmt.Fprintf(out, "%d\t%s\n", product.GetId(), product.GetName())
 		}
 	}
 }
