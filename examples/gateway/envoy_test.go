@@ -137,6 +137,8 @@ func TestEnvoyMustTellOfOneRequest(t *testing.T) {
 			HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: "a", Value: "b", RawValue: []byte("c")}}}}), codes.InvalidArgument},
 		{"two tokens, joined", check(&authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/products",
 			Headers: map[string]string{"authorization": reader + "," + reader}}), codes.InvalidArgument},
+		{"two tokens, in two letter cases", check(&authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/products",
+			Headers: map[string]string{"authorization": reader, "Authorization": reader}}), codes.InvalidArgument},
 		{"two tokens, apart", check(&authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/products",
 			HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{value("authorization", reader), value("authorization", reader)}}}), codes.InvalidArgument},
 	} {
