@@ -146,6 +146,44 @@ func TestNothingIsReadFromABufferThatHoldsAnotherRequest(t *testing.T) {
 	}
 }
 
+// fiber and fasthttp use the things of one request for the next.
+func TestClaimsOfOneRequestAreNotSeenByTheNextOnItsConnection(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := newGuard(t, issuer, nil)
+	var seen []string
+	see := func(c fiber.Ctx) error {
+		claims, ok := fiberauth.Claims(c)
+		same, _ := m2mauth.FromContext(c.Context())
+		assert.Same(t, claims, same)
+		if !ok {
+			seen = append(seen, "nobody")
+			return nil
+		}
+		seen = append(seen, claims.AppID())
+		return nil
+	}
+	app := fiber.New()
+	app.Get("/guarded", fiberauth.Authenticate(guard), see)
+	app.Get("/optional", fiberauth.RequireRule(guard, m2mauth.Optional(m2mauth.AnyToken())), see)
+	app.Get("/public", see)
+	get := func(path, app string) string {
+		message := "GET " + path + " HTTP/1.1\r\nHost: api.test\r\n"
+		if app != "" {
+			message += "Authorization: Bearer " + issuer.Sign(m2mauthtest.Token{Audience: audience, AppID: app}) + "\r\n"
+		}
+		return message + "\r\n"
+	}
+	statuses := fiberauth.Exchange(t, app,
+		get("/guarded", "the-app"), get("/public", ""),
+		get("/guarded", "the-app"), get("/public", "another"),
+		get("/guarded", "the-app"), get("/optional", ""),
+		get("/guarded", "the-app"), get("/guarded", ""),
+		get("/guarded", "another"), get("/missing", ""), get("/public", ""))
+	assert.Equal(t, []int{200, 200, 200, 200, 200, 200, 200, 401, 200, 404, 200}, statuses)
+	assert.Equal(t, []string{"the-app", "nobody", "the-app", "nobody", "the-app", "nobody", "the-app", "another", "nobody"}, seen)
+}
+
 func TestATokenWhoseCallerHasGoneIsVerifiedThoughItsBufferHoldsAnother(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
