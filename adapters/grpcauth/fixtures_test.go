@@ -94,6 +94,12 @@ func startOn(tb testing.TB, listener *bufconn.Listener, auth *grpcauth.Intercept
 	tb.Helper()
 	server := grpc.NewServer(append(auth.ServerOptions(), options...)...)
 	testpb.RegisterTestServiceServer(server, s)
+	return serve(tb, listener, server)
+}
+
+// serve serves until the test ends and returns a client.
+func serve(tb testing.TB, listener *bufconn.Listener, server *grpc.Server) *grpc.ClientConn {
+	tb.Helper()
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	tb.Cleanup(func() {

@@ -18,6 +18,9 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
@@ -400,6 +403,61 @@ grpcauth: Public: the server has no method /grpc.health.v1.Health/watch`)
 	rules[emptyCall], rules[duplexCall] = m2mauth.AnyToken(), m2mauth.AnyToken()
 	auth = newInterceptor(t, grpcauth.Config{Guard: guard, Rules: rules, Public: append(public, healthpb.Health_Watch_FullMethodName)})
 	require.NoError(t, auth.Validate(server))
+}
+
+// Servers register the reflection service in two versions, of which clients ask for
+// either.
+func TestReflectionIsPublicOnceBothItsVersionsAreNamed(t *testing.T) {
+	t.Parallel()
+	const (
+		v1      = reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName
+		v1alpha = reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName
+	)
+	guard := newGuard(t, m2mauthtest.NewIssuer(), nil)
+	for name, row := range map[string]struct {
+		public  []string
+		mistake string
+		codes   map[string]codes.Code
+	}{
+		"none is named": {nil, `grpcauth: ` + v1 + ` has no rule and is not public: every call of it is refused
+grpcauth: ` + v1alpha + ` has no rule and is not public: every call of it is refused`,
+			map[string]codes.Code{v1: codes.PermissionDenied, v1alpha: codes.PermissionDenied}},
+		"one is named": {[]string{v1}, `grpcauth: ` + v1alpha + ` has no rule and is not public: every call of it is refused`,
+			map[string]codes.Code{v1: codes.OK, v1alpha: codes.PermissionDenied}},
+		"both are named": {[]string{v1, v1alpha}, "", map[string]codes.Code{v1: codes.OK, v1alpha: codes.OK}},
+	} {
+		auth := newInterceptor(t, grpcauth.Config{Guard: guard, Public: row.public})
+		server := grpc.NewServer(auth.ServerOptions()...)
+		reflection.Register(server)
+		if err := auth.Validate(server); row.mistake == "" {
+			assert.NoError(t, err, name)
+		} else {
+			assert.EqualError(t, err, row.mistake, name)
+		}
+		conn := serve(t, bufconn.Listen(1<<16), server)
+		for method, code := range row.codes {
+			assert.Equal(t, code, status.Code(reflect(t, conn, method)), "%s: %s", name, method)
+		}
+	}
+	server := grpc.NewServer()
+	reflection.RegisterV1(server)
+	auth := newInterceptor(t, grpcauth.Config{Guard: guard, Public: []string{v1, v1alpha}})
+	assert.EqualError(t, auth.Validate(server), `grpcauth: Public: the server has no method `+v1alpha)
+}
+
+// reflect asks for the services without a token. The messages of both versions are alike.
+func reflect(t *testing.T, conn *grpc.ClientConn, method string) error {
+	t.Helper()
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+	require.NoError(t, err)
+	ask := &reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}
+	_ = stream.SendMsg(ask) // of a stream that was refused RecvMsg tells
+	var answer reflectionv1.ServerReflectionResponse
+	if err := stream.RecvMsg(&answer); err != nil {
+		return err
+	}
+	assert.Len(t, answer.GetListServicesResponse().GetService(), 2, method)
+	return stream.CloseSend()
 }
 
 // Each call has an app of its own, so that claims which got mixed up would show.
