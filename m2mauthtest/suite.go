@@ -80,7 +80,8 @@ func (r Route[M]) ColonPath() string {
 }
 
 // Difference is an answer that a framework forces to differ from net/http's. The
-// suite demands it in place of its own, or of the panic at set-up.
+// suite demands it in place of its own, or of the panic at set-up; where the row is
+// a rule, for the tokens that the rule lets through.
 type Difference struct {
 	Row    string // the name in the suite, without that of the test
 	Status int
@@ -95,6 +96,8 @@ const (
 	rowEmptyGuard   = "a guard that New did not make in Authenticate"
 	rowNoOrg        = "no organization for a guard of organization tokens in Authenticate"
 	rowPathValue    = "the organization in the path"
+	rowPathRule     = "a rule of the organization in the path"
+	rowPathAndScope = "a rule of the organization in the path and a scope"
 )
 
 // differences are those of frameworks that the suite knows, by Adapter.Framework.
@@ -116,6 +119,8 @@ var differences = map[string][]Difference{
 		{rowEmptyGuard, http.StatusInternalServerError, "as a nil guard"},
 		{rowNoOrg, http.StatusInternalServerError, "as a nil guard"},
 		{rowPathValue, http.StatusForbidden, "echo v4 does not tell net/http the values of its path parameters"},
+		{rowPathRule, http.StatusForbidden, "as the path value alone"},
+		{rowPathAndScope, http.StatusForbidden, "as the path value alone"},
 	},
 }
 
@@ -152,6 +157,7 @@ func TestAdapter[M any](t *testing.T, adapter Adapter[M]) {
 		t.Run(order.name, func(t *testing.T) {
 			t.Parallel()
 			testRows(t, mount, forced)
+			testRules(t, mount, forced)
 			testSituations(t, mount)
 		})
 	}
@@ -163,6 +169,9 @@ func differencesOf[M any](t *testing.T, adapter Adapter[M], calls []badCall[M]) 
 	statuses := make(map[string]int)
 	for _, r := range rows {
 		statuses[r.name] = r.status
+	}
+	for _, r := range ruleRows {
+		statuses[r.name] = http.StatusOK
 	}
 	for _, m := range calls {
 		statuses[m.name] = 0
@@ -224,6 +233,10 @@ func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M
 	}
 	reader := adapter.Require(guard, "read:products")
 	authenticate := adapter.Authenticate(guard)
+	rules := Group[M]{Prefix: "/rules"}
+	for _, r := range ruleRows {
+		rules.Routes = append(rules.Routes, guarded("GET", r.path("{org}"), adapter.RequireRule(guard, r.rule)))
+	}
 	return []Group[M]{
 		{Prefix: "/open", Routes: []Route[M]{
 			{Method: "GET", Path: "/public", Handle: handle},
@@ -249,6 +262,7 @@ func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M
 			guarded("GET", "/whoami"),
 			guarded("GET", "/read", reader),
 		}},
+		rules,
 	}
 }
 

@@ -29,9 +29,16 @@ func claiming(name string, value any) credentials {
 	return bearer(Token{Scopes: []string{"read:products"}, Claims: map[string]any{name: value}})
 }
 
-// of are the credentials of a token that is limited to an organization.
-func of(organization string, scopes ...string) credentials {
-	return bearer(Token{OrganizationID: organization, Scopes: scopes})
+// machine are the credentials of an application itself, limited to the
+// organization unless that is "".
+func machine(organization string, scopes ...string) credentials {
+	return bearer(Token{AppID: "app", OrganizationID: organization, Scopes: scopes, Claims: map[string]any{"tier": "gold"}})
+}
+
+// user are those of an application's user.
+func user(organization string, scopes ...string) credentials {
+	claims := map[string]any{"sub": "alice", "tier": []string{"silver", "gilded"}}
+	return bearer(Token{AppID: "web", OrganizationID: organization, Scopes: scopes, Claims: claims})
 }
 
 // altered changes the field that other credentials make.
@@ -129,10 +136,10 @@ var rows = []row{
 	{"a token that is limited to an organization", "GET", "/open/read", claiming("organization_id", "org1"), 403, "insufficient_scope", ""},
 
 	// Rules that look at the request.
-	{rowPathValue, "GET", "/open/orgs/acme/products", of("acme", "read:products"), 200, "", ""},
-	{"the organization in the path without the scope", "GET", "/open/orgs/acme/products", of("acme"), 403, "insufficient_scope", "read:products"},
-	{"another organization in the path", "GET", "/open/orgs/globex/products", of("acme", "read:products"), 403, "insufficient_scope", ""},
-	{"the organization in another letter case", "GET", "/open/orgs/Acme/products", of("acme", "read:products"), 403, "insufficient_scope", ""},
+	{rowPathValue, "GET", "/open/orgs/acme/products", machine("acme", "read:products"), 200, "", ""},
+	{"the organization in the path without the scope", "GET", "/open/orgs/acme/products", machine("acme"), 403, "insufficient_scope", "read:products"},
+	{"another organization in the path", "GET", "/open/orgs/globex/products", machine("acme", "read:products"), 403, "insufficient_scope", ""},
+	{"the organization in another letter case", "GET", "/open/orgs/Acme/products", machine("acme", "read:products"), 403, "insufficient_scope", ""},
 	{"a token of no organization for one in the path", "GET", "/open/orgs/acme/products", scoped("read:products"), 403, "insufficient_scope", ""},
 	{"no token for an organization in the path", "GET", "/open/orgs/acme/products", fields(), 401, "unauthorized", ""},
 
@@ -162,32 +169,38 @@ var rows = []row{
 func testRows(t *testing.T, mount mounter, forced map[string]Difference) {
 	a := newAPI(t, mount, nil)
 	for _, r := range rows {
-		t.Run(r.name, func(t *testing.T) {
-			reached := a.reached.Load()
-			authorization := r.credentials(a.issuer)
-			got := a.send(t, r.method, r.path, http.Header{"Authorization": authorization})
-
-			if difference, ok := forced[r.name]; ok {
-				equal(t, "status", got.status, difference.Status)
-				equal(t, "requests in the handler", a.reached.Load()-reached, 0)
-				return
-			}
-			equal(t, "status", got.status, r.status)
-			varies := slices.ContainsFunc(got.header.Values("Vary"), func(v string) bool { return strings.Contains(v, "Authorization") })
-			equal(t, "Vary names Authorization", varies, strings.HasSuffix(r.path, "/optional"))
-			switch {
-			case r.code != "":
-				equal(t, "requests in the handler", a.reached.Load()-reached, 0)
-				checkRefusal(t, r, got)
-			case r.status == http.StatusOK:
-				checkHandled(t, r, authorization, got)
-			default:
-				equal(t, "requests in the handler", a.reached.Load()-reached, 0)
-				equal(t, "WWW-Authenticate", got.header.Get("WWW-Authenticate"), "")
-			}
-		})
+		t.Run(r.name, func(t *testing.T) { a.ask(t, r, http.Header{}, forced[r.name]) })
 	}
 	t.Logf("%d rows", len(rows))
+}
+
+// ask sends the row's request, with the header fields besides, and checks the
+// answer. The zero Difference is none.
+func (a *api) ask(t *testing.T, r row, header http.Header, difference Difference) {
+	t.Helper()
+	reached := a.reached.Load()
+	authorization := r.credentials(a.issuer)
+	header["Authorization"] = authorization
+	got := a.send(t, r.method, r.path, header)
+
+	if difference.Status != 0 {
+		equal(t, "status", got.status, difference.Status)
+		equal(t, "requests in the handler", a.reached.Load()-reached, 0)
+		return
+	}
+	equal(t, "status", got.status, r.status)
+	varies := slices.ContainsFunc(got.header.Values("Vary"), func(v string) bool { return strings.Contains(v, "Authorization") })
+	equal(t, "Vary names Authorization", varies, strings.Contains(r.path, "optional"))
+	switch {
+	case r.code != "":
+		equal(t, "requests in the handler", a.reached.Load()-reached, 0)
+		checkRefusal(t, r, got)
+	case r.status == http.StatusOK:
+		checkHandled(t, r, authorization, got)
+	default:
+		equal(t, "requests in the handler", a.reached.Load()-reached, 0)
+		equal(t, "WWW-Authenticate", got.header.Get("WWW-Authenticate"), "")
+	}
 }
 
 // checkRefusal checks an answer against the table of RFC 6750's errors.
@@ -259,10 +272,14 @@ func seenIn(t *testing.T, got answer) (s seen) {
 	return s
 }
 
-// claimsOf reads a token's claims without the package under test.
+// claimsOf reads a token's claims without the package under test. A user's token
+// has no app.
 func claimsOf(t *testing.T, field string) (app, scopes string) {
 	t.Helper()
-	var claims struct{ Sub, Scope string }
+	var claims struct {
+		Sub, Scope string
+		ClientID   string `json:"client_id"`
+	}
 	_, token, _ := strings.Cut(field, " ")
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 	if err != nil {
@@ -271,5 +288,8 @@ func claimsOf(t *testing.T, field string) (app, scopes string) {
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		t.Fatal(err)
 	}
-	return claims.Sub, claims.Scope
+	if claims.Sub == claims.ClientID {
+		app = claims.Sub
+	}
+	return app, claims.Scope
 }
