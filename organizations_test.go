@@ -197,25 +197,7 @@ func TestRecordedOrganizationTokens(t *testing.T) {
 		m2mauth.AllOf(organization, m2mauth.Machine()),
 		m2mauth.AllOf(organization, m2mauth.AllScopes("read:products")),
 	}
-	for _, test := range []struct {
-		file, keys   string
-		clock        int64
-		path         string
-		want         string
-		organization string
-	}{
-		{"organization.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, "....s", recordedOrganization},
-		{"organization.jwt", "jwks-1-initial.json", 1795207148, "another", "ffffs", ""},
-		{"organization.jwt", "jwks-1-initial.json", 1795207148, "VSXYA5MY4BM6", "ffffs", ""},
-		{"organization-no-scope-param.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, ".ss.s", recordedOrganization},
-		{"organization-app-without-org-role.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, ".ss.s", recordedOrganization},
-		{"rs256-organization.jwt", "jwks-3-after-rsa-rotation.json", 1795207327, recordedOrganization, "....s", recordedOrganization},
-		{"user-organization.jwt", "jwks-1-initial.json", 1795207250, recordedOrganization, "..sfs", recordedOrganization},
-		{"organization-reserved-resource.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, "uuuuu", ""},
-		{"organization-resource.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, "uuuuu", ""},
-		{"m2m-read.jwt", "jwks-1-initial.json", 1795207147, recordedOrganization, "uuuuu", ""},
-		{"id-token.jwt", "jwks-1-initial.json", 1795207251, recordedOrganization, "uuuuu", ""},
-	} {
+	for _, test := range recordedOrganizationFates {
 		t.Run(test.file+" for "+test.path, func(t *testing.T) {
 			t.Parallel()
 			token, keys := strings.TrimSpace(string(recordedFile(t, test.file))), recordedFile(t, test.keys)
@@ -246,6 +228,26 @@ func TestRecordedOrganizationTokens(t *testing.T) {
 			})
 		})
 	}
+}
+
+var recordedOrganizationFates = []struct {
+	file, keys   string
+	clock        int64
+	path         string
+	want         string
+	organization string
+}{
+	{"organization.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, "....s", recordedOrganization},
+	{"organization.jwt", "jwks-1-initial.json", 1795207148, "another", "ffffs", ""},
+	{"organization.jwt", "jwks-1-initial.json", 1795207148, "VSXYA5MY4BM6", "ffffs", ""},
+	{"organization-no-scope-param.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, ".ss.s", recordedOrganization},
+	{"organization-app-without-org-role.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, ".ss.s", recordedOrganization},
+	{"rs256-organization.jwt", "jwks-3-after-rsa-rotation.json", 1795207327, recordedOrganization, "....s", recordedOrganization},
+	{"user-organization.jwt", "jwks-1-initial.json", 1795207250, recordedOrganization, "..sfs", recordedOrganization},
+	{"organization-reserved-resource.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, "uuuuu", ""},
+	{"organization-resource.jwt", "jwks-1-initial.json", 1795207148, recordedOrganization, "uuuuu", ""},
+	{"m2m-read.jwt", "jwks-1-initial.json", 1795207147, recordedOrganization, "uuuuu", ""},
+	{"id-token.jwt", "jwks-1-initial.json", 1795207251, recordedOrganization, "uuuuu", ""},
 }
 
 // TestWhereTheOrganizationOfARequestIsMissing: it never equals anything.

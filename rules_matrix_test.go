@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -291,6 +293,42 @@ var recordedFates = []struct {
 	{"m2m-near-miss-scope-names.jwt", "jwks-7-after-cli-rotation.json", 1795208086, "ssss .ffff fss"},
 	{"m2m-scope-names-needing-escapes.jwt", "jwks-7-after-cli-rotation.json", 1795208086, "ssss .ffff fss"},
 	{"m2m-app-deleted-afterwards.jwt", "jwks-7-after-cli-rotation.json", 1795207579, ".s.s .ffff ffs"},
+
+	// Refused before any rule is asked: for their audience, issuer, nbf or cnf, or as no JWTs.
+	{"m2m-read-other-audience.jwt", "jwks-1-initial.json", 1795207148, "uuuu uuuuu uuu"},
+	{"rs256-read-other-audience.jwt", "jwks-3-after-rsa-rotation.json", 1795207327, "uuuu uuuuu uuu"},
+	{"management-api-all.jwt", "jwks-1-initial.json", 1795207148, "uuuu uuuuu uuu"},
+	{"management-api-no-scope.jwt", "jwks-1-initial.json", 1795207148, "uuuu uuuuu uuu"},
+	{"management-api-app-without-role.jwt", "jwks-1-initial.json", 1795207148, "uuuu uuuuu uuu"},
+	{"management-api-ttl-2s.jwt", "jwks-1-initial.json", 1795207192, "uuuu uuuuu uuu"},
+	{"rs256-management-api-all.jwt", "jwks-3-after-rsa-rotation.json", 1795207327, "uuuu uuuuu uuu"},
+	{"management-api-all-admin-tenant.jwt", "jwks-admin-tenant.json", 1795207146, "uuuu uuuuu uuu"},
+	{"m2m-custom-claims-nbf-in-future.jwt", "jwks-1-initial.json", 1795207325, "uuuu uuuuu uuu"},
+	{"m2m-custom-claims-organization-id.jwt", "jwks-1-initial.json", 1795207325, "uuuu uuuuu uuu"},
+	{"organization-resource-custom-claims-organization-id.jwt", "jwks-1-initial.json", 1795207325, "uuuu uuuuu uuu"},
+	{"user-opaque-no-resource.txt", "jwks-1-initial.json", 1795207250, "uuuu uuuuu uuu"},
+	{"user-openid-no-resource.txt", "jwks-1-initial.json", 1795207250, "uuuu uuuuu uuu"},
+	{"user-code-flow-token-without-resource.txt", "jwks-1-initial.json", 1795207251, "uuuu uuuuu uuu"},
+	{"refresh-token-opaque.txt", "jwks-1-initial.json", 1795207251, "uuuu uuuuu uuu"},
+}
+
+// TestEveryRecordedTokenStandsInAMatrix, so that a new one cannot be forgotten.
+func TestEveryRecordedTokenStandsInAMatrix(t *testing.T) {
+	t.Parallel()
+	named := []string{"http-exchanges.txt"} // no token
+	for _, test := range recordedFates {
+		named = append(named, test.file)
+	}
+	for _, test := range recordedOrganizationFates {
+		named = append(named, test.file)
+	}
+	recordings, err := os.ReadDir(filepath.Join("testdata", "logto"))
+	require.NoError(t, err)
+	for _, file := range recordings {
+		if name := file.Name(); strings.HasSuffix(name, ".jwt") || strings.HasSuffix(name, ".txt") {
+			assert.Contains(t, named, name)
+		}
+	}
 }
 
 func TestARuleSaysWhyItRefuses(t *testing.T) {
