@@ -22,7 +22,13 @@
 // # What fiber does otherwise than net/http
 //
 //   - fasthttp refuses header fields of more than 4 KiB in all, with 431. Set
-//     fiber.Config.ReadBufferSize to 16 KiB: tokens may have 8 KiB.
+//     fiber.Config.ReadBufferSize to 16 KiB or more: tokens may have 8 KiB.
+//   - What fasthttp refuses before any handler, such as a control character in a
+//     field, comes to fiber.Config.ErrorHandler, and the default one answers with a
+//     text that has the header in it, the token included. Set one that answers with
+//     the status alone, as the example does.
+//   - fasthttp takes a field whose name is followed by white space, which RFC 9112
+//     §5.1 has servers refuse.
 //   - Nobody tells a handler that its caller has gone. The guard stops waiting for
 //     keys when c.Context() ends, which is never unless something in front of it
 //     sets a context, as fiber's timeout middleware does; Config.FetchTimeout

@@ -56,7 +56,7 @@ func run(ctx context.Context, getenv func(string) string) error {
 
 func routes(guard *m2mauth.Guard) http.Handler {
 	router := chi.NewRouter()
-	router.Use(middleware.Recoverer)
+	router.Use(middleware.Recoverer, middleware.GetHead) // chi does not answer HEAD by itself
 	router.Get("/healthz", healthz)
 	router.With(guard.Require("read:products")).Get("/products", list)
 	router.With(guard.Require("write:products")).Post("/products", create)

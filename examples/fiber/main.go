@@ -15,6 +15,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -58,7 +59,10 @@ func run(ctx context.Context, getenv func(string) string) error {
 
 func routes(guard *m2mauth.Guard) *fiber.App {
 	app := fiber.New(fiber.Config{
-		ReadBufferSize: 16 << 10, // for all header fields: fiber's 4 KiB are too few for a token of up to 8 KiB
+		// For all header fields: fiber's 4 KiB are too few for a token of up to 8 KiB. So
+		// much, so that the guard can say what is wrong with a longer one.
+		ReadBufferSize: 64 << 10,
+		ErrorHandler:   sayStatus,
 		// The zero values of these mean no limit at all, so that a few slow clients
 		// could hold every connection.
 		ReadTimeout:  15 * time.Second,
@@ -73,6 +77,17 @@ func routes(guard *m2mauth.Guard) *fiber.App {
 	// of the tenant gets a valid token, also one without any role.
 	app.Get("/whoami", fiberauth.Authenticate(guard), whoami)
 	return app
+}
+
+// sayStatus answers with the status alone: the text of fasthttp's error about a
+// malformed header has that header in it, and so perhaps the caller's token.
+func sayStatus(c fiber.Ctx, err error) error {
+	status := http.StatusInternalServerError
+	var known *fiber.Error
+	if errors.As(err, &known) {
+		status = known.Code
+	}
+	return c.Status(status).SendString(http.StatusText(status))
 }
 
 func healthz(c fiber.Ctx) error {

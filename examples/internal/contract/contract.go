@@ -5,6 +5,7 @@ package contract
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,6 +57,11 @@ func Test(t *testing.T, routes func(*m2mauth.Guard) http.Handler) {
 			`{"app_id":"` + app + `","client_id":"` + app + `","scopes":[]}`},
 		{"whoami of a user has no app_id", "GET", "/whoami", user, 200,
 			`{"app_id":"","client_id":"` + app + `","scopes":["read:products"]}`},
+		{"HEAD is GET without a body", "HEAD", "/products", bearer("read:products"), 200, ""},
+		{"HEAD without a token", "HEAD", "/products", "", 401, ""},
+		{"HEAD with rubbish for a token", "HEAD", "/whoami", "Bearer rubbish", 401, ""},
+		{"HEAD of healthz", "HEAD", "/healthz", "", 200, ""},
+		{"a token of 16 KiB", "GET", "/products", "Bearer " + strings.Repeat("a", 16<<10), 400, ""},
 		{"a method that no route has", "DELETE", "/products", bearer("read:products", "write:products"), 405, ""},
 		{"a path that no route has", "GET", "/nothing", bearer("read:products"), 404, ""},
 	} {

@@ -93,7 +93,6 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second, // longer than a request may wait for the issuer's keys (m2mauth.Config.FetchTimeout)
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10, // well above the 8 KiB of a token, so that the guard can say what is wrong with a longer one
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
