@@ -47,7 +47,8 @@ func (g *Guard) report(ctx context.Context, d Decision, anonymous bool) {
 		d.Outcome, d.Err = "anonymous", nil
 	case d.Err != nil:
 		d.Outcome = strings.ReplaceAll(d.Err.kind.name, " ", "_")
-		refusal := *d.Err // the guard goes on to complete its own
+		refusal := *d.Err // the caller's may be changed by an ErrorHandler
+		g.complete(&refusal)
 		refusal.Scopes = slices.Clone(refusal.Scopes)
 		d.Err = &refusal
 	default:

@@ -195,6 +195,8 @@ func TestDecisionsOfTheOtherWaysIn(t *testing.T) {
 	d := kept.only(t)
 	assert.Equal(t, `AllScopes("read")`, d.Rule.String())
 	assert.Equal(t, 403, d.Err.Status)
+	header, _ := d.Err.Response()
+	assert.Equal(t, w.Header().Get("WWW-Authenticate"), header.Get("WWW-Authenticate"))
 	guard.WriteError(httptest.NewRecorder(), requestWith(), d.Err)
 	assert.Empty(t, kept.list, "an answer is no decision")
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,8 +20,8 @@ import (
 // token's iss, not believed yet, picks the guard that then checks everything:
 // each keeps its own audience, algorithms, types and keys. A token of an
 // unknown issuer gets 401 without any fetch. Memory for verified tokens, the
-// bound on signature checks, Realm, Source, Logger, ErrorHandler and OnDecision
-// are the first guard's, for all. Rules see a token whoever issued it, and so
+// bound on signature checks, Realm, Source, ErrorHandler, OnDecision and the Logger
+// of refusals are the first guard's, for all; of its keys each tells its own Logger. Rules see a token whoever issued it, and so
 // trust every issuer alike: IDs of clients and organizations are one issuer's
 // own, so where two may give the same ID, by chance or on purpose, add
 // Claim("iss", …) to the rule. The error says which guard is nil, was joined
@@ -64,6 +66,25 @@ func (g *Guard) needsOrganization() bool {
 		}
 	}
 	return g.joined != nil || g.claims.organizations && !g.allowOrganizations
+}
+
+// letsOrganizationsThrough reports whether a token with organization_id may pass
+// here though the rule names no organization.
+func (g *Guard) letsOrganizationsThrough() bool {
+	for _, member := range g.joined {
+		if member.letsOrganizationsThrough() {
+			return true
+		}
+	}
+	return g.allowOrganizations
+}
+
+// issuers returns the issuers whose tokens are taken here, in order.
+func (g *Guard) issuers() []string {
+	if g.joined == nil {
+		return []string{g.claims.issuer}
+	}
+	return slices.Sorted(maps.Keys(g.joined))
 }
 
 // ofIssuer returns the guard for the issuer that a token claims to be of.

@@ -296,6 +296,28 @@ func TestWarmOfAJoinedGuard(t *testing.T) {
 	})
 }
 
+// An issuer that is asked for another resource is one that operators hear of too.
+func TestAJoinedGuardTellsOfIssuersOfOtherResources(t *testing.T) {
+	t.Parallel()
+	one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+	book := new(logBook)
+	both := joined(t, one.guard(t, func(c *m2mauth.Config) { c.Logger = slog.New(book) }), two.guard(t, audienced("https://other.api")))
+	two.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
+	require.NoError(t, both.Warm(t.Context()))
+	_, err := both.Verify(t.Context(), two.sign(m2mauthtest.Token{Audience: "https://other.api"}))
+	require.ErrorIs(t, err, m2mauth.ErrUnavailable)
+	s := both.Status()
+	assert.Equal(t, two.name, s.Issuer)
+	assert.Equal(t, m2mauth.KeysNone, s.State)
+	require.Len(t, s.Others, 1)
+	assert.Equal(t, one.name, s.Others[0].Issuer)
+
+	_, err = both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": "https://three.test/oidc"}}))
+	require.ErrorIs(t, err, m2mauth.ErrIssuer)
+	entries := book.take()
+	assert.Equal(t, one.name+" "+two.name, entries[len(entries)-1].attrs["expected"])
+}
+
 func TestStatusOfAJoinedGuardShowsTheWorstOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 
@@ -18,52 +19,46 @@ const wellKnown = "/.well-known/oauth-protected-resource"
 // The scopes are told, not enforced. From then on the challenge names the
 // document in resource_metadata. Nothing in it comes from the request. Metadata
 // panics unless Audience, which the document is about, is an https URL in ASCII
-// without query and fragment.
+// without query and fragment, and without empty or dot segments in its path.
 func (g *Guard) Metadata(scopes ...string) (pattern string, handler http.Handler) {
 	if !g.ready() {
 		panic("m2mauth: Metadata: the Guard is nil or was not made by New; was the error of New ignored?")
 	}
 	resource := g.claims.audiences[0]
 	u, err := url.Parse(resource)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(resource, "?#") || quotable(resource) != resource {
-		panic(fmt.Sprintf("m2mauth: Metadata: Config.Audience is %q, and must be an https URL in ASCII, without query and fragment", resource))
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(resource, "?#") || quotable(resource) != resource ||
+		strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(path.Clean("/"+u.Path), "/") { // which servers redirect elsewhere
+		panic(fmt.Sprintf("m2mauth: Metadata: Config.Audience is %q, and must be an https URL in ASCII, without query and fragment, and without empty or dot segments in its path", resource))
 	}
 	if len(scopes) > 0 {
 		scopes = scopeRule("Metadata", scopes, true).scopes
 	}
-	path := u.EscapedPath()
-	if path == "/" {
-		path = "" // §3.1: a slash right after the host goes, and no other
+	at := u.EscapedPath()
+	if at == "/" {
+		at = "" // §3.1: a slash right after the host goes, and no other
 	}
 	body, err := json.Marshal(struct {
 		Resource string   `json:"resource"`
 		Issuers  []string `json:"authorization_servers"`
 		Scopes   []string `json:"scopes_supported,omitempty"`
 		BearerBy []string `json:"bearer_methods_supported"`
-	}{resource, g.issuers(), scopes, []string{"header"}})
+	}{resource, g.issuersOf(resource), scopes, []string{"header"}})
 	if err != nil {
 		panic("m2mauth: Metadata: " + err.Error())
 	}
-	document := u.Scheme + "://" + u.Host + wellKnown + path
+	document := u.Scheme + "://" + u.Host + wellKnown + at
 	g.metadataURL.Store(&document)
-	if strings.HasSuffix(path, "/") {
-		path += "{$}" // this path alone, not all below it
+	if strings.HasSuffix(at, "/") {
+		at += "{$}" // this path alone, not all below it
 	}
-	return wellKnown + path, metadata(body)
+	return wellKnown + at, metadata(body)
 }
 
-func (g *Guard) issuers() []string {
-	if g.joined == nil {
-		return []string{g.claims.issuer}
-	}
-	var all []string
-	for issuer, member := range g.joined {
-		if slices.Contains(member.claims.audiences, g.claims.audiences[0]) { // its tokens can be for this resource
-			all = append(all, issuer)
-		}
-	}
-	slices.Sort(all)
-	return all
+// issuersOf returns the issuers whose tokens can be for the resource.
+func (g *Guard) issuersOf(resource string) []string {
+	return slices.DeleteFunc(g.issuers(), func(issuer string) bool {
+		return g.joined != nil && !slices.Contains(g.joined[issuer].claims.audiences, resource)
+	})
 }
 
 // metadata is the document. It is public, so pages of any origin may read it.

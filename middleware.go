@@ -143,6 +143,9 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 	if !rule.organization && g.needsOrganization() {
 		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, or none that its other parts leave possible, and this Guard is for organization tokens; add Organization or OrganizationPath", call, rule))
 	}
+	if rule.limited && !rule.organization && !g.letsOrganizationsThrough() {
+		panic(fmt.Sprintf("m2mauth: %s: %s lets nobody through: it asks for organization_id, and a token with that is refused unless Organization, OrganizationPath or OrganizationHeader is a part of the rule", call, rule))
+	}
 	return func(next http.Handler) http.Handler {
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {
 			panic(fmt.Sprintf("m2mauth: %s: the handler is nil", call))
@@ -267,12 +270,17 @@ func (g *Guard) source(r Request) string {
 
 // refuse completes and logs an error on its way out.
 func (g *Guard) refuse(ctx context.Context, e *Error) error {
+	g.complete(e)
+	g.refusals.write(ctx, e)
+	return e
+}
+
+// complete tells an error what the challenge needs to know of the guard.
+func (g *Guard) complete(e *Error) {
 	e.realm = g.realm
 	if url := g.metadataURL.Load(); url != nil {
 		e.metadataURL = *url
 	}
-	g.refusals.write(ctx, e)
-	return e
 }
 
 // WriteError answers a request with an error of [Guard.Check]: header fields

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ type Rule struct {
 	demand       demand
 	scopes       []string // of all parts, in order, without repeats
 	organization bool     // a token limited to an organization can meet it
+	limited      bool     // none but a token with organization_id can
 	custom       bool     // a part is a user's function
 	optional     bool
 }
@@ -175,7 +177,9 @@ func (ids client) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, 
 // nothing. With Logto, remember that a claims script writes such claims.
 func Claim(name string, values ...string) Rule {
 	mustHaveValues("Claim", 2, append([]string{name}, values...)...)
-	return Rule{demand: claim{name, slices.Clone(values)}}
+	rule := Rule{demand: claim{name, slices.Clone(values)}}
+	rule.gather(nil)
+	return rule
 }
 
 type claim struct {
@@ -330,14 +334,14 @@ func demandsOf(call string, rules []Rule) []demand {
 // token can meet it.
 func (r *Rule) gather(parts []Rule) {
 	possible := false
-	for _, id := range append(clientsIn(r.demand), "") { // "" is a client that is not named
-		for _, kind := range []machine{true, false} {
-			met, bound := canMeet(r.demand, kind, id)
-			possible, r.organization = possible || met, r.organization || bound
-		}
+	r.limited = true
+	for _, token := range candidates(r.demand) {
+		met, bound := canMeet(r.demand, token)
+		possible, r.organization = possible || met, r.organization || bound
+		r.limited = r.limited && (!met || token.values["organization_id"] != "")
 	}
 	if !possible {
-		panic(fmt.Sprintf("m2mauth: %s: no token can meet this: each is either a machine's or a user's, and has one client", r))
+		panic(fmt.Sprintf("m2mauth: %s: no token can meet this: each is either a machine's or a user's, and has one client, one iss, one sub and one jti", r))
 	}
 	for _, part := range parts {
 		r.custom = r.custom || part.custom
@@ -349,21 +353,93 @@ func (r *Rule) gather(parts []Rule) {
 	}
 }
 
-// canMeet reports whether a token of this kind and client can meet d, and whether
-// by a part that compares its organization. Nothing else that parts demand is
-// taken to exclude anything: a token may have every scope, and a claim may be an
-// array of all values.
-func canMeet(d demand, kind machine, id string) (met, bound bool) {
+// candidate is a token in all by which a part of a rule can exclude another: its
+// kind, and the claims that have one value. A token may have every scope, and any
+// other claim may be an array of all values.
+type candidate struct {
+	kind   machine
+	values map[string]string
+}
+
+// candidates returns a token of each sort that d tells apart.
+func candidates(d demand) []candidate {
+	all := []candidate{{kind: true}, {kind: false}}
+	for _, name := range []string{ofClient, "iss", "sub", "jti", "organization_id"} {
+		var with []candidate
+		for _, token := range all {
+			for _, value := range toldApart(namedIn(d, name)) {
+				values := map[string]string{name: value}
+				maps.Copy(values, token.values)
+				with = append(with, candidate{token.kind, values})
+			}
+		}
+		all = with
+	}
+	return all
+}
+
+// ofClient is the name in a candidate for what the policy takes for the client. No
+// claim of a rule has it.
+const ofClient = ""
+
+// namedIn returns the lists of values that d has for a claim, at any depth.
+func namedIn(d demand, name string) (lists [][]string) {
+	var parts []demand
+	switch d := d.(type) {
+	case client:
+		if name == ofClient {
+			lists = [][]string{d}
+		}
+	case claim:
+		if name == d.name {
+			lists = [][]string{d.values}
+		}
+	case allOf:
+		parts = d
+	case anyOf:
+		parts = d
+	}
+	for _, part := range parts {
+		lists = append(lists, namedIn(part, name)...)
+	}
+	return lists
+}
+
+// toldApart returns one value for each choice of lists that some value is in, and
+// "", which is in none.
+func toldApart(lists [][]string) (values []string) {
+	known := make(map[string]bool)
+	for _, value := range append(slices.Concat(lists...), "") {
+		choice := make([]byte, len(lists))
+		for i, list := range lists {
+			if slices.Contains(list, value) {
+				choice[i] = 1
+			}
+		}
+		if !known[string(choice)] {
+			known[string(choice)] = true
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// canMeet reports whether such a token can meet d, and whether by a part that
+// compares its organization.
+func canMeet(d demand, token candidate) (met, bound bool) {
 	switch d := d.(type) {
 	case machine:
-		return d == kind, false
+		return d == token.kind, false
 	case client:
-		return slices.Contains(d, id), false
+		return slices.Contains(d, token.values[ofClient]), false
+	case claim:
+		value, single := token.values[d.name]
+		return !single || slices.Contains(d.values, value), false
 	case organization:
 		return true, true
 	case allOf:
 		for _, part := range d {
-			partMet, partBound := canMeet(part, kind, id)
+			partMet, partBound := canMeet(part, token)
 			if !partMet {
 				return false, false
 			}
@@ -372,29 +448,12 @@ func canMeet(d demand, kind machine, id string) (met, bound bool) {
 		return true, bound
 	case anyOf:
 		for _, part := range d {
-			partMet, partBound := canMeet(part, kind, id)
+			partMet, partBound := canMeet(part, token)
 			met, bound = met || partMet, bound || partBound
 		}
 		return met, bound
 	}
 	return true, false
-}
-
-// clientsIn returns the clients that d names, at any depth.
-func clientsIn(d demand) (ids []string) {
-	var parts []demand
-	switch d := d.(type) {
-	case client:
-		return slices.Clone(d)
-	case allOf:
-		parts = d
-	case anyOf:
-		parts = d
-	}
-	for _, part := range parts {
-		ids = append(ids, clientsIn(part)...)
-	}
-	return ids
 }
 
 type allOf []demand
@@ -495,7 +554,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	// for all.
 	limited := c.organizationID != "" && !g.allowOrganizations
 	if limited && !rule.organization {
-		return g.limited(c, rule)
+		return g.limited(c, r, rule)
 	}
 	bound, why := rule.demand.check(ctx, c, r, false)
 	if rule.custom && why == nil && (bound || !limited) { // asked for no token that the rest of the rule refuses
@@ -503,7 +562,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	}
 	switch {
 	case why == nil && limited && !bound:
-		return g.limited(c, rule)
+		return g.limited(c, r, rule)
 	case why == nil:
 		return nil
 	case why.err != nil:
@@ -516,18 +575,18 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	if c.scopes.Len() == 0 {
 		text = "the token has no scopes: ask for them in the token request, and give the application a role that has them"
 	}
-	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())))
+	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())), slog.String("pattern", patternOf(r)))
 	e.Scopes = slices.Clone(rule.scopes) // an ErrorHandler may do with it what it likes
 	return e
 }
 
-func (g *Guard) limited(c *Claims, rule Rule) *Error {
+func (g *Guard) limited(c *Claims, r Request, rule Rule) *Error {
 	text := "the token is limited to an organization, and this route is not: request a token without organization_id"
 	if g.claims.organizations { // without one there is no such token
 		text = "the token is an organization token, and this route belongs to no organization: no organization token opens it"
 	}
 	return newError(ErrForbidden, text,
-		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
+		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()), slog.String("pattern", patternOf(r)))
 }
 
 // patternOf returns the route's pattern, where the request knows it.

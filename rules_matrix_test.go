@@ -388,7 +388,7 @@ func TestARuleSaysWhyItRefuses(t *testing.T) {
 			assert.NotContains(t, w.Body.String()+fmt.Sprint(w.Header()), "db.internal", "nothing internal")
 			plain := strings.NewReplacer(`\`, "", `"`, "").Replace(log.String())
 			assert.Contains(t, plain, test.logged)
-			if test.kind == m2mauth.ErrForbidden && test.token.OrganizationID == "" {
+			if test.kind != m2mauth.ErrInternal {
 				assert.Contains(t, plain, "pattern=GET /orgs/{org}/things")
 			}
 		})
@@ -513,6 +513,18 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 				m2mauth.User(), m2mauth.Client("x"))
 		}},
 		{`AllOf(Machine(), User()): no token can meet this`, func() { m2mauth.AnyOf(a, m2mauth.AllOf(m2mauth.Machine(), m2mauth.User())) }},
+		{`AllOf(Claim("iss", "one"), Claim("iss", "two", "three")): no token can meet this`, func() {
+			m2mauth.AllOf(m2mauth.Claim("iss", "one"), m2mauth.Claim("iss", "two", "three"))
+		}},
+		{`AllOf(Claim("sub", "one"), AnyOf(Claim("sub", "two"), AllOf(User(), Claim("sub", "three")))): no token can meet this`, func() {
+			m2mauth.AllOf(m2mauth.Claim("sub", "one"), m2mauth.AnyOf(m2mauth.Claim("sub", "two"), m2mauth.AllOf(m2mauth.User(), m2mauth.Claim("sub", "three"))))
+		}},
+		{`RequireRule: AllOf(Claim("organization_id", "acme"), AllScopes("a")) lets nobody through`, func() {
+			guard.RequireRule(m2mauth.AllOf(m2mauth.Claim("organization_id", "acme"), a))
+		}},
+		{`RequireRule: Optional(Claim("organization_id", "acme")) lets nobody through`, func() {
+			guard.RequireRule(m2mauth.Optional(m2mauth.Claim("organization_id", "acme")))
+		}},
 		{`Client(): nothing given`, func() { m2mauth.Client() }},
 		{`Client("x", ""): nothing given, or something empty`, func() { m2mauth.Client("x", "") }},
 		{`Claim("tier"): nothing given`, func() { m2mauth.Claim("tier") }},
@@ -557,6 +569,15 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 		m2mauth.AllOf(m2mauth.Machine(), m2mauth.Machine(), m2mauth.AnyOf(m2mauth.User(), a))
 		m2mauth.AllOf(m2mauth.Client("x", "y"), m2mauth.Client("y", "z"))
 		m2mauth.AllOf(m2mauth.Claim("tier", "gold"), m2mauth.Claim("tier", "silver")) // an array may hold both
+		m2mauth.AllOf(m2mauth.Claim("iss", "one", "two"), m2mauth.Claim("iss", "two", "three"))
+		m2mauth.AllOf(m2mauth.Client("x"), m2mauth.Claim("client_id", "y")) // the client may be another claim's: Config.ClientClaims
+		acme := m2mauth.Claim("organization_id", "acme")
+		guard.RequireRule(m2mauth.AnyOf(acme, a))
+		guard.RequireRule(m2mauth.AllOf(acme, m2mauth.OrganizationPath("org")))
+		allows := quietGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) { c.AllowOrganizations = true })
+		allows.RequireRule(acme)
+		other := quietGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) { c.Issuer = "https://other.test/oidc" })
+		joined(t, other, allows).RequireRule(acme)
 		m2mauth.OrganizationHeader("x_organization.id")
 		guard.RequireRule(excluded) // opened by tokens of no organization
 	})

@@ -193,6 +193,7 @@ func TestOnlyRulesThatCanNeverHoldAreRefused(t *testing.T) {
 	leaves := []Rule{
 		Machine(), Machine(), User(), User(), Client("x"), Client("x", "y"), Client("y", "z"), Client("z"),
 		AllScopes("a"), AnyScope("b"), AnyToken(), Claim("tier", "gold"), Claim("tier", "silver"),
+		Claim("iss", "one"), Claim("iss", "one", "two"), Claim("iss", "three", "two"), Claim("organization_id", "acme"), Claim("organization_id", "acme", "globex"),
 		OrganizationHeader("X-Organization"), OrganizationPath("org"), Custom("yes", yes),
 	}
 	tokens := everyToken()
@@ -216,6 +217,11 @@ func TestOnlyRulesThatCanNeverHoldAreRefused(t *testing.T) {
 			return bound && why == nil && c.organizationID != ""
 		})
 		require.Equal(t, byOrganization, rule.organization, "%s", d)
+		byNone := slices.ContainsFunc(tokens, func(c *Claims) bool {
+			_, why := d.check(t.Context(), c, ofAcme{}, true)
+			return why == nil && c.organizationID == ""
+		})
+		require.Equal(t, !byNone && !byOrganization, rule.limited && !rule.organization, "%s", d)
 		if byOrganization {
 			limited++
 		}
@@ -227,15 +233,19 @@ func TestOnlyRulesThatCanNeverHoldAreRefused(t *testing.T) {
 func everyToken() (tokens []*Claims) {
 	for _, client := range []string{"x", "y", "z", "another"} {
 		for _, subject := range []string{client, "alice"} {
-			for _, organization := range []string{"", "acme"} {
-				c := &Claims{&claimSet{subject: subject, clientID: client, organizationID: organization, scopes: Scopes{[]string{"a", "b"}}}}
-				c.others.Store(&map[string][]string{"tier": {"gold", "silver"}})
-				tokens = append(tokens, c)
+			for _, organization := range []string{"", "acme", "globex"} {
+				for _, issuer := range []string{"one", "two", "three"} {
+					c := &Claims{&claimSet{subject: subject, clientID: client, organizationID: organization, scopes: Scopes{[]string{"a", "b"}}}}
+					c.others.Store(&map[string][]string{"tier": {"gold", "silver"}, "iss": {issuer}, "organization_id": slices.DeleteFunc([]string{organization}, isEmpty)})
+					tokens = append(tokens, c)
+				}
 			}
 		}
 	}
 	return tokens
 }
+
+func isEmpty(s string) bool { return s == "" }
 
 type ofAcme struct{}
 
@@ -279,6 +289,8 @@ func ruleOf(d demand) Rule {
 		return AnyOf(rulesOf(d)...)
 	case organization:
 		return Rule{demand: d, organization: true}
+	case claim:
+		return Claim(d.name, d.values...)
 	}
 	return Rule{demand: d}
 }
