@@ -62,7 +62,7 @@ func (b bars) Thumbnail(c *draw.Canvas) {
 // writeChart draws the rows of the first algorithm.
 func writeChart(path string, rows []row) error {
 	p := plot.New()
-	p.BackgroundColor = color.Transparent
+	p.BackgroundColor = nil // readable on light and dark
 	p.Title.Text = "Cost of a request, " + bench.Algorithms[0]
 	p.Y.Label.Text = "bare check of a signature = 1 (logarithmic scale)"
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}

@@ -196,7 +196,7 @@ func cpu() string {
 func writeRequests(w io.Writer, rows []row) {
 	fmt.Fprint(w, "\n## Requests through a handler with a scope check\n\n"+
 		"How many times as much of the processor's time as m2mauth a peer takes, garbage collection included (on all\n"+
-		"cores: how many times as long); **we lose** where that is less than 1. `floor` is the same of m2mauth in units\n"+
+		"cores: how many times as long); **we lose** where that is less than 1 for certain. `floor` is the same of m2mauth in units\n"+
 		"of the bare check. The issuer is in memory: a peer that fetches keys for a bad token\n"+
 		"(in brackets: fetches per request) would wait for the network as well.\n\n")
 	fmt.Fprintf(w, "| workload | floor | %s | m2mauth allocs |\n|---|---|%s---|\n", strings.Join(peers(), " | "), strings.Repeat("---|", len(peers())))
@@ -220,13 +220,13 @@ func writeRequests(w io.Writer, rows []row) {
 	}
 }
 
-// format writes a ratio with three digits.
+// format writes a ratio with three digits or more.
 func format(s benchmath.Summary) string {
 	digits := "%.0f"
 	switch {
 	case s.Center < 0.1:
 		digits = "%.4f"
-	case s.Center > 0.9 && s.Center < 1.1: // who is ahead must show
+	case s.Center < 1.1: // who is ahead must show
 		digits = "%.3f"
 	case s.Center < 10:
 		digits = "%.2f"
