@@ -232,7 +232,9 @@ func checkAudience(field, audience string, m *mistakes) {
 	case strings.HasPrefix(audience, organizationAudience):
 		m.add("%s: for organization tokens make a guard of their own, with Audience %s and rules that name the organization", field, organizationAudience)
 	case audience == organizationsResource:
-		m.add("%s: %s is reserved, and any application of a Logto tenant gets a token for it with every permission", field, audience)
+		m.add("%s: %s is reserved, and any application of a Logto tenant gets a token for it with every permission; set it to your API's identifier", field, audience)
+	case strings.Contains(audience, "://") && (strings.Contains(audience, ",http") || strings.ContainsAny(audience, " \t")):
+		m.add("%s: %q looks like several; name one here, and the others in OtherAudiences", field, audience)
 	}
 	if strings.TrimFunc(audience, impossibleInScope) != audience {
 		m.add("%s: %q begins or ends with white space, perhaps a line break", field, audience)
@@ -256,8 +258,13 @@ func namesOrDefault(field string, names []string, otherwise string, m *mistakes)
 }
 
 func (c *Config) checkURLs(m *mistakes) {
-	if u := c.checkURL("Issuer", c.Issuer, "https://your.logto.endpoint/oidc", m); u != nil && (u.RawQuery != "" || u.ForceQuery) {
-		m.add("Issuer must not have a query (RFC 8414 §2)")
+	if u := c.checkURL("Issuer", c.Issuer, "https://your.logto.endpoint/oidc", m); u != nil {
+		if u.RawQuery != "" || u.ForceQuery {
+			m.add("Issuer must not have a query (RFC 8414 §2)")
+		}
+		if strings.HasSuffix(u.Path, "/oidc/token") || strings.HasSuffix(u.Path, "/oidc/jwks") {
+			m.add("Issuer must not be the token endpoint or the key set: the issuer of Logto ends in /oidc")
+		}
 	}
 	if c.JWKSURL != "" {
 		c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m)
@@ -286,7 +293,7 @@ func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
 		return nil
 	}
 	if strings.Contains(value, "/.well-known/") {
-		m.add("%s must be the issuer or the key set, not the discovery document, such as %s", field, example)
+		m.add("%s must not be the discovery document, which is found by itself: give Issuer alone, without /.well-known/…, such as %s", field, example)
 	}
 	if u.User != nil {
 		m.add("%s must not hold a user name or password", field)
@@ -329,6 +336,14 @@ func (c *Config) checkTimes(m *mistakes) {
 	}
 	if c.MaxLifetime < 0 {
 		m.add("MaxLifetime: %v is negative; leave it out for no bound", c.MaxLifetime)
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"Leeway", c.Leeway}, {"MaxLifetime", c.MaxLifetime}, {"FetchTimeout", c.FetchTimeout}} {
+		if d.value > 0 && d.value < time.Millisecond {
+			m.add("%s: %v is next to nothing; a number without a unit counts nanoseconds: did you mean %d * time.Second?", d.field, d.value, d.value)
+		}
 	}
 	if c.KeyTTL == 0 {
 		c.KeyTTL = defaultKeyTTL

@@ -32,7 +32,7 @@ func Join(first *Guard, others ...*Guard) (*Guard, error) {
 	for i, g := range append([]*Guard{first}, others...) {
 		switch {
 		case !g.ready() || g.joined != nil:
-			mistakes = append(mistakes, fmt.Errorf("m2mauth: Join: guard %d is nil, was not made by New, or was joined already", i+1))
+			mistakes = append(mistakes, fmt.Errorf("m2mauth: Join: guard %d is nil or was not made by New (was the error of New ignored?), or was joined already", i+1))
 		case joined[g.claims.issuer] != nil:
 			mistakes = append(mistakes, fmt.Errorf("m2mauth: Join: guard %d has the issuer of another, %s", i+1, g.claims.issuer))
 		default:

@@ -92,6 +92,11 @@ type keySet struct {
 	staleUntil time.Time
 }
 
+// address says where the keys are from.
+func (s *keySet) address() string {
+	return cmp.Or(query.ReplaceAllString(s.url, ""), "Config.JWKS")
+}
+
 // index takes the keys into a set that is being made.
 func (s *keySet) index(keys []*jose.Key) {
 	s.keys, s.byID = keys, make(map[string][]*jose.Key)
@@ -234,7 +239,7 @@ func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID 
 	}
 	if key == nil {
 		return nil, waited, newError(ErrUnknownKey, "the issuer publishes no key that fits the token's key ID and algorithm: was its key rotated out?",
-			slog.String("kid", loggable(kid)), slog.String("alg", alg))
+			slog.String("kid", loggable(kid)), slog.String("alg", alg), slog.String("keys_from", set.address()), slog.Int("keys", len(set.keys)))
 	}
 	return key, waited, nil
 }
@@ -723,6 +728,9 @@ func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error
 	}, lenient...)
 	if err != nil {
 		return nil, nil, errors.New("not a JSON Web Key Set: " + err.Error())
+	}
+	if list == nil {
+		return nil, nil, errors.New("not a JSON Web Key Set: no member keys; a single key is put as {\"keys\":[…]}")
 	}
 	total, usable := 0, 0
 	err = readArray(list, func(raw jsontext.Value) error {

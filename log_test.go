@@ -152,7 +152,7 @@ func TestLogSaysWhatWasExpectedAndWhatCame(t *testing.T) {
 			{"audiences", issuer.Sign(m2mauthtest.Token{Claims: map[string]any{"aud": []string{"a", "b"}}}), map[string]any{"expected": shop, "got": "a b"}},
 			{"typ", issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": "JWT"}}), map[string]any{"kind": "type not accepted", "expected": "at+jwt", "got": "JWT"}},
 			{"alg", issuer.Sign(m2mauthtest.Token{Audience: shop, Algorithm: "HS256"}), map[string]any{"kind": "algorithm not accepted", "got": "HS256"}},
-			{"kid", other.Token(shop), map[string]any{"kind": "unknown key", "kid": unknown, "alg": "ES384"}},
+			{"kid", other.Token(shop), map[string]any{"kind": "unknown key", "kid": unknown, "alg": "ES384", "keys_from": issuer.JWKSURL(), "keys": int64(1)}},
 			{"signature", tampered(issuer.Token(shop)), map[string]any{"kind": "wrong signature", "kid": issuer.KeyIDs()[0], "alg": "ES384"}},
 			{"expiry", issuer.Sign(m2mauthtest.Token{Audience: shop, Lifetime: -time.Minute}), map[string]any{"kind": "token expired", "exp": now.Add(-time.Minute).UTC(), "now": now.UTC()}},
 			{"nbf", issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"nbf": now.Unix() + 60}}), map[string]any{"kind": "token not yet valid", "nbf": now.Add(time.Minute).UTC(), "now": now.UTC()}},

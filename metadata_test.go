@@ -128,7 +128,7 @@ func TestMetadataNeedsAnAudienceThatIsAnHTTPSURL(t *testing.T) {
 		"shopping", "http://shopping.api", "urn:shop:api", "api://shop", "https:///path", "https:shopping.api", "//shopping.api",
 		"https://shopping.api?x=1", "https://shopping.api?", "https://shopping.api#", "https://shopping.api/#part", "https://me:secret@shopping.api",
 		"https://shopping.api//", "https://shopping.api/a//b", "https://shopping.api/a/../b", "https://shopping.api/.", "https://shopping.api/%2e%2e/b",
-		"https://münchen.example", `https://shopping.api/"`, "https://shopping api", "urn:logto:organization:",
+		"https://münchen.example", `https://shopping.api/"`, "https://shopping\u00a0api", "urn:logto:organization:",
 	} {
 		guard := quietGuard(t, issuer, audienced(audience))
 		assert.Panics(t, func() { guard.Metadata() }, audience)

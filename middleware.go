@@ -141,7 +141,7 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 		panic(fmt.Sprintf("m2mauth: %s: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken", call))
 	}
 	if !rule.organization && g.needsOrganization() {
-		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, or none that its other parts leave possible, and this Guard is for organization tokens; add Organization or OrganizationPath", call, rule))
+		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, or none that its other parts leave possible, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader", call, rule))
 	}
 	if rule.limited && !rule.organization && !g.letsOrganizationsThrough() {
 		panic(fmt.Sprintf("m2mauth: %s: %s lets nobody through: it asks for organization_id, and a token with that is refused unless Organization, OrganizationPath or OrganizationHeader is a part of the rule", call, rule))
@@ -352,7 +352,7 @@ func bearerToken(fields []string) (string, *Error) {
 }
 
 func notOneToken() *Error {
-	return newError(ErrRequest, "the Authorization field must be Bearer and one token without spaces")
+	return newError(ErrRequest, "the Authorization field must be Bearer and one token, without quotes, spaces and line breaks")
 }
 
 func noToken() *Error {

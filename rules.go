@@ -62,6 +62,7 @@ var (
 	otherClient       = &refusal{text: "the token's client is not one that this route is for"}
 	otherClaim        = &refusal{text: "a claim of the token does not have a value that this route requires"}
 	otherOrganization = &refusal{text: "the token is not for the organization that this route belongs to"}
+	noOrganization    = &refusal{text: "the token is for no organization, and this route belongs to one: request a token with organization_id"}
 )
 
 // AllScopes demands every one of the scopes. It panics if there is none, or if
@@ -212,9 +213,13 @@ func Organization(of func(Request) string) Rule {
 
 // OrganizationPath is [Organization] where a wildcard of the route's path is the
 // organization: OrganizationPath("org") for /orgs/{org}/products. Where the
-// request has no such path value nothing passes.
+// request has no such path value nothing passes. It panics if the name is empty
+// or holds signs of a pattern, such as {org} or :org.
 func OrganizationPath(wildcard string) Rule {
 	mustHaveValues("OrganizationPath", 1, wildcard)
+	if strings.ContainsAny(wildcard, "{}:*/") {
+		panic(fmt.Sprintf("m2mauth: OrganizationPath(%q): give the wildcard's name alone, such as org for /orgs/{org}", wildcard))
+	}
 	name := "OrganizationPath(" + strconv.Quote(wildcard) + ")"
 	return Rule{demand: organization{name, func(r Request) string { return r.PathValue(wildcard) }}, organization: true}
 }
@@ -251,7 +256,10 @@ type organization struct {
 func (d organization) String() string { return d.name }
 
 func (d organization) check(_ context.Context, c *Claims, r Request, _ bool) (bool, *refusal) {
-	if r == nil || c.organizationID == "" || d.of(r) != c.organizationID {
+	switch {
+	case c.organizationID == "":
+		return false, noOrganization
+	case r == nil || d.of(r) != c.organizationID:
 		return false, otherOrganization
 	}
 	return true, nil

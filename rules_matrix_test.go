@@ -531,6 +531,8 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 		{`Claim("tier", ""): nothing given, or something empty`, func() { m2mauth.Claim("tier", "") }},
 		{`Claim("", "gold"): nothing given, or something empty`, func() { m2mauth.Claim("", "gold") }},
 		{`OrganizationPath(""): nothing given, or something empty`, func() { m2mauth.OrganizationPath("") }},
+		{`OrganizationPath("{org}"): give the wildcard's name alone`, func() { m2mauth.OrganizationPath("{org}") }},
+		{`OrganizationPath(":org"): give the wildcard's name alone`, func() { m2mauth.OrganizationPath(":org") }},
 		{`OrganizationHeader(""): nothing given, or something empty`, func() { m2mauth.OrganizationHeader("") }},
 		{`OrganizationHeader("Host"): no header field of that name`, func() { m2mauth.OrganizationHeader("Host") }},
 		{`OrganizationHeader("host"): no header field of that name`, func() { m2mauth.OrganizationHeader("host") }},

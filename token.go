@@ -154,6 +154,9 @@ func splitToken(raw string) (signed string, signature []byte, e *Error) {
 	switch dots := strings.Count(raw, "."); dots {
 	case 2:
 	case 0:
+		if strings.HasPrefix(raw, "eyJ") { // {" in base64url
+			return "", nil, newError(ErrMalformed, "the token is a part of a JWT: it was cut off on its way")
+		}
 		return "", nil, newError(ErrMalformed, "the token is opaque, not a JWT: request it with the resource parameter, which names this API")
 	case 4:
 		return "", nil, newError(ErrMalformed, "the token is encrypted (JWE), which this API does not accept")

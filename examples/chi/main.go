@@ -56,14 +56,14 @@ func run(ctx context.Context, getenv func(string) string) error {
 
 func routes(guard *m2mauth.Guard) http.Handler {
 	router := chi.NewRouter()
-	router.Use(middleware.Recoverer, middleware.GetHead) // chi does not answer HEAD by itself
+	router.Use(middleware.Recoverer)
 	router.Get("/healthz", healthz)
 	router.With(guard.Require("read:products")).Get("/products", list)
 	router.With(guard.Require("write:products")).Post("/products", create)
 	// Authenticate tells who calls. It is no permission: with Logto every M2M app
 	// of the tenant gets a valid token, also one without any role.
 	router.With(guard.Authenticate).Get("/whoami", whoami)
-	return router
+	return shopapi.HeadAsGet(router)
 }
 
 func healthz(w http.ResponseWriter, _ *http.Request) {

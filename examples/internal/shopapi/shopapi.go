@@ -63,6 +63,18 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	}
 }
 
+// HeadAsGet has HEAD answered as GET is, for routers that do not so by themselves
+// as net/http's does. The server leaves the body out.
+func HeadAsGet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			r = r.Clone(r.Context())
+			r.Method = http.MethodGet
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // SplitList returns the parts of a comma-separated list, without blanks around
 // them and without empty ones.
 func SplitList(s string) []string {
