@@ -616,14 +616,23 @@ func TestDecodeBase64URL(t *testing.T) {
 }
 
 // Bytes have one spelling: whatever is decoded is encoded to the same again.
+// A text is base64url for us exactly if it is for a naive reader, of the same
+// bytes, and all bytes have a text.
 func FuzzDecodeBase64URL(f *testing.F) {
-	for _, seed := range []string{"", "YQ", "YWI", "-_-_", "YR", "YW\nI"} {
+	for _, seed := range []string{"", "YQ", "YWI", "-_-_", "YR", "YW\nI", "YQ==", "A", "+/", "\xff\x00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if b, err := jose.DecodeBase64URL(text); err == nil {
-			assert.Equal(t, text, b64(b))
+		want, naiveErr := naive.Base64URL(text)
+		got, err := jose.DecodeBase64URL(text)
+		require.Equal(t, naiveErr == nil, err == nil, "%q: %v", text, err)
+		if err == nil {
+			assert.Equal(t, want, got)
+			assert.Equal(t, text, b64(got))
 		}
+		back, err := jose.DecodeBase64URL(b64([]byte(text)))
+		require.NoError(t, err)
+		assert.Equal(t, text, string(back))
 	})
 }
 
@@ -638,6 +647,7 @@ func FuzzParseKey(f *testing.F) {
 	}
 	good = append(good, signed{"PS256 without salt", string(signPSS(rsaKey(), crypto.SHA256, 0, theInput))})
 	f.Add(edJWK().with(jwk{"x": "AAAA"}).bytes(), make([]byte, 64))
+	f.Add(edJWK().with(jwk{"x": b64(make([]byte, 32))}).bytes(), append([]byte{1}, make([]byte, 63)...)) // a point of small order
 	f.Add(edJWK().with(jwk{"key_ops": []string{"sign"}}).bytes(), make([]byte, 64))
 	f.Add(ecJWK("P-256").with(jwk{"x": b64(make([]byte, 32))}).bytes(), make([]byte, 64))
 	f.Add(edJWK().with(jwk{"alg": "Ed25519", "key_ops": []string{"sign", "verify"}}).bytes(), []byte(nil))

@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -170,6 +171,28 @@ type Key struct {
 	Public crypto.PublicKey
 }
 
+// smallOrder has y of the points of Ed25519 whose order divides the cofactor, in
+// hexadecimal, the last byte without the sign of x. The list is known from the
+// literature: RFC 8032 has none.
+var smallOrder = []string{
+	"0100000000000000000000000000000000000000000000000000000000000000", // order 1
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // order 2
+	"0000000000000000000000000000000000000000000000000000000000000000", // order 4
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", // order 8
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", // order 8
+}
+
+// isWeak reports whether an Ed25519 key is one under which one signature is good
+// for many texts, or is not in the one spelling of its point, which may hide that:
+// y is below 2^255-19 (RFC 8032 §5.1.3).
+func isWeak(x []byte) bool {
+	y := slices.Clone(x)
+	y[31] &= 0x7f
+	spelled := hex.EncodeToString(y)
+	over := strings.TrimLeft(spelled[2:62], "f") == "" && y[31] == 0x7f && y[0] >= 0xed
+	return over || slices.Contains(smallOrder, spelled)
+}
+
 // ParseKey reads a JWK (RFC 7517, 7518 §6, 8037 §2). rsaAlgorithm is what an RSA
 // key without alg is for.
 func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
@@ -246,7 +269,7 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 		algs = []string{rsaAlgorithm, "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
 	case "OKP":
 		x, err := Base64URL(text["x"])
-		if err != nil || text["crv"] != "Ed25519" || len(x) != ed25519.PublicKeySize {
+		if err != nil || text["crv"] != "Ed25519" || len(x) != ed25519.PublicKeySize || isWeak(x) {
 			return nil, errors.New("crv or x")
 		}
 		k.Public, algs = ed25519.PublicKey(x), []string{"EdDSA"}
