@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -291,4 +292,46 @@ func TestADocumentOfOneMiBIsReadWhole(t *testing.T) {
 	k, _ = bounded(answerWith(" " + whole))
 	_, err = k.download(t.Context(), "https://issuer.test/jwks", "")
 	assert.ErrorContains(t, err, "larger than 1 MiB")
+}
+
+// closeCounter is a body that knows whether it was closed.
+type closeCounter struct {
+	io.Reader
+	closed int
+}
+
+func (c *closeCounter) Close() error { c.closed++; return nil }
+
+// A body that stays open keeps its connection, and an issuer that fails is asked
+// for days.
+func TestTheBodyOfEveryAnswerIsClosed(t *testing.T) {
+	broken := io.MultiReader(strings.NewReader("{"), iotest.ErrReader(errors.New("the connection broke")))
+	for name, test := range map[string]struct {
+		status int
+		etag   string
+		body   io.Reader
+	}{
+		"200":                          {200, "", strings.NewReader("{}")},
+		"200 with a body that breaks":  {200, "", broken},
+		"200 with a body over 1 MiB":   {200, "", strings.NewReader(strings.Repeat(" ", maxDocumentBytes+1))},
+		"204":                          {204, "", strings.NewReader("")},
+		"302 without a Location":       {302, "", strings.NewReader("elsewhere")},
+		"304":                          {304, `"tag"`, strings.NewReader("")},
+		"304 that was not asked for":   {304, "", strings.NewReader("")},
+		"401":                          {401, "", strings.NewReader("who are you?")},
+		"404":                          {404, "", strings.NewReader("nothing")},
+		"429":                          {429, "", strings.NewReader("later")},
+		"500":                          {500, "", strings.NewReader("down")},
+		"503 with a body over 1 MiB":   {503, "", strings.NewReader(strings.Repeat(" ", maxDocumentBytes+1))},
+		"a status that nobody defined": {799, "", strings.NewReader("?")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := &closeCounter{Reader: test.body}
+			k, _ := bounded(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: test.status, Header: http.Header{}, Body: body, Request: r}, nil
+			})
+			_, _ = k.download(t.Context(), "https://issuer.test/jwks", test.etag)
+			assert.Positive(t, body.closed)
+		})
+	}
 }

@@ -485,6 +485,60 @@ func TestAbsentKeyIDsCauseNoFetchForThirtySeconds(t *testing.T) {
 	})
 }
 
+// A fetch under way may have been answered before the key was there.
+func TestAKeyIDThatJoinedAnOlderFetchIsNotHeldAbsent(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := keysGuard(t, issuer)
+		require.NoError(t, g.Warm(t.Context()))
+		keysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			made := httptest.NewRecorder()
+			next.ServeHTTP(made, r)
+			time.Sleep(time.Second)
+			w.WriteHeader(made.Code)
+			_, _ = w.Write(made.Body.Bytes())
+		})
+		go keysAnswer(t.Context(), g, keysMadeUp(issuer)("made up"))
+		synctest.Wait()
+		issuer.Rotate("ES384")
+		token := keysToken(issuer, "")
+		assert.Equal(t, time.Second, keysEventually(t, g, token, 401), "it joins a fetch that was answered before")
+		time.Sleep(2 * time.Second) // the cooldown
+		keysEventually(t, g, token, 200)
+		assert.Equal(t, 3, issuer.Fetches().JWKS)
+	})
+}
+
+// An issuer may publish a key, take it back, and publish it again.
+func TestAKeyIDThatWasFoundIsNoLongerHeldAbsent(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := keysGuard(t, issuer)
+		published := func() string {
+			w := httptest.NewRecorder()
+			issuer.ServeHTTP(w, httptest.NewRequest("GET", issuer.JWKSURL(), nil))
+			return w.Body.String()
+		}
+		without := published()
+		issuer.Rotate("ES384")
+		token, with := keysToken(issuer, ""), published()
+		document := without
+		keysHook(issuer, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { _, _ = io.WriteString(w, document) })
+		require.NoError(t, g.Warm(t.Context()))
+		keysAtOnce(t, g, token, 401, "a fetch of its own did not find it")
+
+		document = with
+		time.Sleep(keysCooldown)
+		keysAtOnce(t, g, token, 200)
+		document = without
+		time.Sleep(keysTTL)
+		keysAtOnce(t, g, token, 401, "withdrawn")
+		document = with
+		time.Sleep(2 * time.Second) // the cooldown
+		keysAtOnce(t, g, token, 200, "published again")
+	})
+}
+
 func TestTheCooldownGrowsToThirtySecondsAndFallsBack(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
@@ -599,6 +653,34 @@ func TestAKeyReplacedInPlaceIsGoneWithTheNextRefresh(t *testing.T) {
 		keysAtOnce(t, g, old, 401)
 		keysAtOnce(t, g, token, 200)
 		assert.Equal(t, 2, issuer.Fetches().JWKS)
+	})
+}
+
+// An issuer may change the algorithm with the key, and nobody has to tell the API.
+func TestKeysOfThreeAlgorithmsFollowEachOther(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := keysGuard(t, issuer)
+		var tokens []string // from the oldest on
+		for _, alg := range []string{"ES384", "RS256", "EdDSA"} {
+			if tokens != nil {
+				issuer.Rotate(alg)
+			}
+			tokens = append(tokens, keysToken(issuer, ""))
+			time.Sleep(keysCooldown)
+			for age, token := range tokens[max(0, len(tokens)-2):] { // an issuer publishes two keys
+				keysAtOnce(t, g, token, 200, "%s came, key %d of the two", alg, age)
+			}
+			keys := g.Status().Keys
+			require.NotEmpty(t, keys)
+			assert.Equal(t, alg, keys[0].Algorithm, "the current one")
+		}
+		keysAtOnce(t, g, tokens[0], 401, "the third key took the first one's place")
+		issuer.Withdraw(issuer.KeyIDs()[1])
+		time.Sleep(keysTTL)
+		for i, want := range []int{401, 401, 200} {
+			keysAtOnce(t, g, tokens[i], want, i)
+		}
 	})
 }
 
@@ -758,6 +840,18 @@ func TestGoodKeysOutliveADeadIssuerForKeyStaleFor(t *testing.T) {
 	})
 }
 
+func TestKeysThatExpireWhileAFetchIsWaitedForServeNobody(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := keysGuard(t, issuer)
+		token := keysToken(issuer, "")
+		keysAtOnce(t, g, token, 200)
+		keysHanging(issuer)
+		time.Sleep(keysTTL + keysStaleFor - time.Second)
+		assert.Equal(t, keysTimeout, keysEventually(t, g, token, 503))
+	})
+}
+
 func TestKeyStaleForNegativeServesNoStaleKeys(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
@@ -810,6 +904,30 @@ func TestAnIssuerThatIsDownAtStart(t *testing.T) {
 	})
 }
 
+func TestTheBackoffBeginsAnewAfterASuccess(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		keysDown(issuer)
+		g := keysGuard(t, issuer)
+		known := keysToken(issuer, "")
+		for range 300 { // up to the longest backoff
+			keysAtOnce(t, g, known, 503)
+			time.Sleep(time.Second)
+		}
+		issuer.Intercept(nil)
+		time.Sleep(keysBackoff)
+		keysAtOnce(t, g, known, 200)
+
+		issuer.Rotate("ES384")
+		token := keysToken(issuer, "")
+		keysDown(issuer)
+		keysAtOnce(t, g, token, 503, "it fails once more")
+		issuer.Intercept(nil)
+		time.Sleep(time.Second)
+		keysAtOnce(t, g, token, 200, "after the first backoff, and not the longest")
+	})
+}
+
 func TestAClientsEndFreesItsRequestAndNotTheFetch(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
@@ -840,6 +958,23 @@ func TestAClientsEndFreesItsRequestAndNotTheFetch(t *testing.T) {
 		time.Sleep(time.Second)
 		keysAtOnce(t, g, rotated, 200)
 		assert.Equal(t, 2, issuer.Fetches().JWKS)
+	})
+}
+
+// Callers who hang up while they wait must not use the places up: there are 8,192.
+func TestThoseWhoGaveUpWaitingTakeNoPlace(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		keysSlow(issuer, time.Second)
+		g := keysGuard(t, issuer)
+		token := keysToken(issuer, "")
+		ctx, hangUp := context.WithCancel(t.Context())
+		hangUp()
+		for range 8192 {
+			_, err := g.Verify(ctx, token)
+			require.ErrorIs(t, err, context.Canceled)
+		}
+		assert.Equal(t, 2*time.Second, keysEventually(t, g, token, 200))
 	})
 }
 
@@ -1313,6 +1448,24 @@ func TestDiscovery(t *testing.T) {
 			time.Sleep(25 * time.Hour)
 			issuer.Rotate("ES384")
 			assert.LessOrEqual(t, keysEventually(t, g, keysToken(issuer, ""), 200), keysTimeout)
+		})
+	})
+
+	t.Run("is read again with the next refresh where that failed", func(t *testing.T) {
+		keysBubble(t, func(t *testing.T) {
+			issuer := m2mauthtest.NewIssuer()
+			g := keysGuard(t, issuer)
+			require.NoError(t, g.Warm(t.Context()))
+			keysHookAt(issuer, "/oidc"+openid, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(500) })
+			time.Sleep(24 * time.Hour)
+			require.NoError(t, g.Warm(t.Context()))
+			assert.Equal(t, m2mauthtest.Fetches{Discovery: 2, JWKS: 2}, issuer.Fetches())
+			issuer.Intercept(nil)
+			for range 2 { // and then it is believed for a day
+				time.Sleep(keysTTL)
+				require.NoError(t, g.Warm(t.Context()))
+				assert.Equal(t, 3, issuer.Fetches().Discovery)
+			}
 		})
 	})
 
