@@ -468,7 +468,7 @@ func TestAHeapDumpShowsNoRememberedToken(t *testing.T) {
 		raw, err := base64.RawURLEncoding.DecodeString(signature)
 		assert.NoError(t, err)
 		for i, part := range []string{signature, string(raw)} {
-			for _, c := range []byte(part[len(part)*3/4:]) { // the first half is kept
+			for _, c := range []byte(part[len(part)/2:]) { // the first half is kept
 				masked[i] = append(masked[i], c^mask)
 			}
 		}
@@ -489,8 +489,14 @@ func TestAHeapDumpShowsNoRememberedToken(t *testing.T) {
 	for i := range dump {
 		dump[i] ^= mask
 	}
-	assert.False(t, bytes.Contains(dump, masked[0]), "the signature's end is in the heap as it was sent")
-	assert.False(t, bytes.Contains(dump, masked[1]), "the signature's end is in the heap")
+	const window = 12 // bytes: enough for none to be there by chance
+	for i, form := range []string{"as it was sent", "decoded"} {
+		for at := range len(masked[i]) - window + 1 {
+			if !assert.False(t, bytes.Contains(dump, masked[i][at:at+window]), "the signature's second half, %s, is in the heap from byte %d on", form, at) {
+				break
+			}
+		}
+	}
 	runtime.KeepAlive(guard)
 }
 
