@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,7 +23,10 @@ import (
 
 // forger returns a maker of tokens that pass every check but the signature's.
 func forger(issuer *m2mauthtest.Issuer) func(i int) string {
-	good := issuer.Token(shop, "read")
+	return forgerOf(issuer.Token(shop, "read"))
+}
+
+func forgerOf(good string) func(i int) string {
 	signed := good[:strings.LastIndexByte(good, '.')+1]
 	return func(i int) string {
 		return signed + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%096d", i))
@@ -246,6 +250,39 @@ func TestAFloodFromOneSourceGets429AndDelaysNobodyElse(t *testing.T) {
 					assert.Equal(t, http.StatusUnauthorized, (<-answer).Code)
 				}
 				assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
+			})
+		})
+	}
+}
+
+// A Source may be made of what the client sent, such as a header field.
+func TestAFullSourceIsFitForTheLog(t *testing.T) {
+	t.Parallel()
+	for name, source := range map[string]string{
+		"a line break":        "x\nlevel=ERROR msg=\"all is lost\"",
+		"a terminal's escape": "x\x1b[31m\u202e",
+		"endless":             strings.Repeat("x", 1<<16),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				book := new(logBook)
+				issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
+					c.Source = func(m2mauth.Request) string { return source }
+					c.Logger = slog.New(book)
+				})
+				forged := forger(issuer)
+				for i := range 1000 {
+					ask(t.Context(), guard, "192.0.2.1:1", forged(i))
+				}
+				synctest.Wait()
+				assertTryLater(t, <-ask(t.Context(), guard, "192.0.2.1:1", issuer.Token(shop, "read")), http.StatusTooManyRequests)
+				entries := book.take()
+				require.Len(t, entries, 1)
+				assert.Contains(t, entries[0].attrs["source"], "x")
+				assertLoggable(t, entries[0])
+				release()
+				synctest.Wait()
 			})
 		})
 	}

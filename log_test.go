@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"net/http"
@@ -310,48 +311,101 @@ func TestLogHoldsNoControlCharactersAndNoLongValues(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	nasty := "x\r\n2026-01-01 ERROR fake \x1b[31m \u202e \u2028 \x00 \u0085 \" \\ ä"
-	long := strings.Repeat("é\x1b", 1500)
+	long := strings.Repeat("é\x1b", 400) // of one that is over 8 KiB nothing is read
 	sign := func(t m2mauthtest.Token) string {
 		t.Audience = shop
 		return issuer.Sign(t)
 	}
 	for _, value := range []string{nasty, long, strings.Repeat("a", 4000)} {
-		for name, token := range map[string]string{
-			"iss":             sign(m2mauthtest.Token{Claims: map[string]any{"iss": value}}),
-			"aud":             sign(m2mauthtest.Token{Claims: map[string]any{"aud": value}}),
-			"aud array":       sign(m2mauthtest.Token{Claims: map[string]any{"aud": []string{"a", value}}}),
-			"alg":             sign(m2mauthtest.Token{Header: map[string]any{"alg": value}}),
-			"typ":             sign(m2mauthtest.Token{Header: map[string]any{"typ": value}}),
-			"kid":             sign(m2mauthtest.Token{Header: map[string]any{"kid": value}}),
-			"scope":           sign(m2mauthtest.Token{Scopes: []string{value}}),
-			"organization_id": sign(m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}),
+		scope, organization := m2mauth.AllScopes("read"), m2mauth.OrganizationHeader("X-Organization")
+		for name, test := range map[string]struct {
+			token m2mauthtest.Token
+			rule  m2mauth.Rule
+			told  string // the attribute that has the value
+		}{
+			"iss":       {m2mauthtest.Token{Claims: map[string]any{"iss": value}}, scope, "got"},
+			"aud":       {m2mauthtest.Token{Claims: map[string]any{"aud": value}}, scope, "got"},
+			"aud array": {m2mauthtest.Token{Claims: map[string]any{"aud": []string{"a", value}}}, scope, "got"},
+			"alg":       {m2mauthtest.Token{Header: map[string]any{"alg": value}}, scope, "got"},
+			"typ":       {m2mauthtest.Token{Header: map[string]any{"typ": value}}, scope, "got"},
+			"kid":       {m2mauthtest.Token{Header: map[string]any{"kid": value}}, scope, "kid"},
+			"scope":     {m2mauthtest.Token{Scopes: []string{value}}, scope, "scopes"},
+			"organization_id of a route that belongs to none":     {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, scope, "organization_id"},
+			"organization_id of a route that belongs to another":  {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, organization, "organization_id"},
+			"organization_id that a part compares with no other":  {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, m2mauth.AnyOf(m2mauth.AnyToken(), organization), "organization_id"},
+			"client_id of a route that is for another":            {m2mauthtest.Token{Claims: map[string]any{"client_id": value}}, m2mauth.Client("another"), "client_id"},
+			"scope of a route that demands an organization first": {m2mauthtest.Token{Scopes: []string{value}}, m2mauth.AllOf(organization, scope), "scopes"},
 		} {
 			guard, book := loggedGuard(t, issuer)
-			_, err := guard.Check(requestWith("Bearer "+token), m2mauth.AllScopes("read"))
+			_, err := guard.Check(requestWith("Bearer "+sign(test.token)), test.rule)
 			require.Error(t, err)
 			entries := book.take()
 			require.NotEmpty(t, entries, name)
-			found := false
+			said, _ := entries[len(entries)-1].attrs[test.told].(string)
+			assert.Regexp(t, "[xa]", said, "%s: the value is not told at all", name)
 			for _, entry := range entries {
-				for key, attr := range entry.attrs {
-					text, ok := attr.(string)
-					if !ok || key == "reason" || key == "required" || key == "rule" {
-						continue
-					}
-					found = found || strings.Contains(text, "x") || strings.Contains(text, "a")
-					assert.LessOrEqual(t, len(text), 1000, "%s: %s", name, key)
-					for _, r := range text {
-						if r < ' ' || r > '~' {
-							assert.Failf(t, "a character that a terminal may obey", "%s: %s has %q", name, key, r)
-							break
-						}
-					}
-				}
+				assertLoggable(t, entry, name)
 			}
-			assert.True(t, found, "%s: the value is not told at all", name)
 		}
 	}
 }
+
+// assertLoggable asserts that no attribute of a line could make another line, or
+// a terminal do something, whatever handler writes it.
+func assertLoggable(t *testing.T, entry logEntry, msg ...any) {
+	t.Helper()
+	for key, attr := range entry.attrs {
+		text, ok := attr.(string)
+		if !ok {
+			continue
+		}
+		assert.LessOrEqual(t, len(text), 1000, "%v: %s is too long", msg, key)
+		assert.False(t, strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }), "%v: %s has a character that a terminal may obey: %q", msg, key, text)
+	}
+}
+
+// An issuer is believed about its keys, and not about the log of its APIs; and a
+// document may be of somebody else.
+func TestWhatAnIssuerPublishesIsFitForTheLog(t *testing.T) {
+	t.Parallel()
+	discovery := func(issuer, jwks string) string {
+		document, err := json.Marshal(map[string]string{"issuer": issuer, "jwks_uri": jwks})
+		require.NoError(t, err)
+		return string(document)
+	}
+	const odd = `{"kty":"AKP","kid":"x\nlevel=ERROR msg=lost \u001b[31m \u202e"}`
+	long := strings.Repeat("x", 1<<16)
+	for name, test := range map[string]struct{ path, body, says string }{
+		"an issuer with a line break":            {"/oidc/.well-known/openid-configuration", discovery("https://x.test\nlevel=ERROR", "https://issuer.test/jwks"), "of issuer"},
+		"an issuer with a terminal's escape":     {"/oidc/.well-known/openid-configuration", discovery("https://x.test/\x1b[31m\u202e", "https://issuer.test/jwks"), "of issuer"},
+		"an endless issuer":                      {"/oidc/.well-known/openid-configuration", discovery("https://x.test/"+long, "https://issuer.test/jwks"), "of issuer"},
+		"a jwks_uri with a line break":           {"/oidc/.well-known/openid-configuration", discovery("https://issuer.test/oidc", "https://x.test/\nlevel=ERROR"), "jwks_uri"},
+		"a jwks_uri with line breaks of Unicode": {"/oidc/.well-known/openid-configuration", discovery("https://issuer.test/oidc", "https://x.test/\u2028\u0085level=ERROR\u202e"), "not of the issuer's origin"},
+		"an endless jwks_uri":                    {"/oidc/.well-known/openid-configuration", discovery("https://issuer.test/oidc", "https://x.test/"+long), "not of the issuer's origin"},
+		"the kid of a key of a new kind":         {"/oidc/jwks", `{"keys":[` + odd + `,` + ed25519JWK + `]}`, "kid"},
+		"the kid of the only key":                {"/oidc/jwks", `{"keys":[` + odd + `]}`, "kid"},
+		"an endless kid":                         {"/oidc/jwks", `{"keys":[` + strings.Replace(odd, "lost", long, 1) + `,` + ed25519JWK + `]}`, "kid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keysBubble(t, func(t *testing.T) {
+				issuer := m2mauthtest.NewIssuer()
+				keysHookAt(issuer, test.path, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { _, _ = io.WriteString(w, test.body) })
+				guard, book := loggedGuard(t, issuer)
+				err := guard.Warm(t.Context())
+				synctest.Wait()
+				entries := book.take()
+				require.Len(t, entries, 1)
+				assert.Contains(t, entries[0].attrs["reason"], test.says)
+				assertLoggable(t, entries[0])
+				assertLoggable(t, logEntry{attrs: map[string]any{"the error": fmt.Sprint(err), "the status": guard.Status().LastError}})
+			})
+		})
+	}
+}
+
+// ed25519JWK is a good key: that of RFC 8037 appendix A.2.
+const ed25519JWK = `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
 
 // badCredentials has refused credentials of every kind, whose parts stand
 // neither in a log nor in an answer.
