@@ -567,6 +567,80 @@ func TestJoinedGuardsGoOnWorkingByThemselves(t *testing.T) {
 	assert.Empty(t, alone.Status().Others)
 }
 
+// Nor does one wait for the other.
+func TestAJoinedGuardAndItsFirstShareNoBoundAndNoCount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+		first := one.guard(t)
+		both := joined(t, first, two.guard(t))
+		require.NoError(t, first.Warm(t.Context()))
+		token := one.token()
+		places, leave := m2mauth.HoldPlaces(first)
+		begin := time.Now()
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			_, err := first.Verify(t.Context(), token)
+			assert.NoError(t, err)
+		})
+		synctest.Wait()
+		for _, token := range []string{token, one.token(), two.token()} { // the one that the first is about to check, too
+			_, err := both.Verify(t.Context(), token)
+			assert.NoError(t, err)
+		}
+		assert.Zero(t, time.Since(begin))
+		for range places {
+			leave()
+		}
+		waiting.Wait()
+		assert.Equal(t, m2mauth.Stats{Misses: 1, Waited: 1}, first.Stats())
+		assert.Equal(t, m2mauth.Stats{Misses: 3}, both.Stats())
+	})
+}
+
+func TestTheFirstGuardsSourceIsAskedForEveryIssuer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+		one.Rotate("EdDSA") // whose checks are quick
+		two.Rotate("EdDSA")
+		both := joined(t,
+			one.guard(t, func(c *m2mauth.Config) {
+				c.Source = func(r m2mauth.Request) string { return r.Header("X-Client")[0] }
+			}),
+			two.guard(t, func(c *m2mauth.Config) {
+				c.Source = func(m2mauth.Request) string { assert.Fail(t, "the second's is not asked"); return "" }
+			}))
+		for _, i := range []tenant{one, two} { // the keys first
+			_, err := both.Verify(t.Context(), i.token())
+			require.NoError(t, err)
+		}
+		places, leave := m2mauth.HoldPlaces(both)
+		var flood sync.WaitGroup
+		check := func(client, token string) error {
+			r := requestWith("Bearer " + token)
+			r.Header.Set("X-Client", client)
+			_, err := both.Check(r, m2mauth.AnyToken())
+			return err
+		}
+		forged := []func(int) string{forgerOf(one.token()), forgerOf(two.token())}
+		for i := range 1000 {
+			flood.Go(func() { assert.ErrorIs(t, check("a", forged[i%2](i)), m2mauth.ErrSignature) })
+		}
+		synctest.Wait()
+		assert.ErrorIs(t, check("a", one.token()), m2mauth.ErrBusy)
+		assert.ErrorIs(t, check("a", two.token()), m2mauth.ErrBusy)
+		for _, i := range []tenant{one, two} {
+			flood.Go(func() { assert.NoError(t, check("b", i.token())) })
+		}
+		synctest.Wait()
+		for range places {
+			leave()
+		}
+		flood.Wait()
+	})
+}
+
 func TestAJoinedGuardAnswersAsTheFirst(t *testing.T) {
 	t.Parallel()
 	one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
