@@ -15,7 +15,7 @@ import (
 var entries = map[string]attacks.Entry{
 	"Require": {Send: func(t *testing.T, r attacks.Request) (answer attacks.Answer) {
 		recorder := httptest.NewRecorder()
-		r.Guard.Require(r.Scopes...)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		r.Guard.RequireRule(r.Rule)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			answer.Claims, _ = m2mauth.FromContext(r.Context())
 		})).ServeHTTP(recorder, r.HTTP)
 		answer.Status = recorder.Code
@@ -25,11 +25,11 @@ var entries = map[string]attacks.Entry{
 		return answer
 	}},
 	"Check": {Send: func(_ *testing.T, r attacks.Request) (answer attacks.Answer) {
-		answer.Claims, answer.Err = r.Guard.Check(r.HTTP, m2mauth.AllScopes(r.Scopes...))
+		answer.Claims, answer.Err = r.Guard.Check(r.HTTP, r.Rule)
 		return answer
 	}},
 	"CheckRequest": {Send: func(t *testing.T, r attacks.Request) (answer attacks.Answer) {
-		answer.Claims, answer.Err = r.Guard.CheckRequest(t.Context(), headers(r.HTTP.Header), m2mauth.AllScopes(r.Scopes...))
+		answer.Claims, answer.Err = r.Guard.CheckRequest(t.Context(), headers(r.HTTP.Header), r.Rule)
 		return answer
 	}},
 	"Verify": {TokenAlone: true, Send: func(t *testing.T, r attacks.Request) (answer attacks.Answer) {

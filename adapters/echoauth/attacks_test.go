@@ -14,7 +14,7 @@ var entry = attacks.Entry{Send: func(_ *testing.T, r attacks.Request) (answer at
 	e.Any("/products", func(c *echo.Context) error {
 		answer.Claims, _ = echoauth.Claims(c)
 		return nil
-	}, echoauth.Require(r.Guard, r.Scopes...))
+	}, echoauth.RequireRule(r.Guard, r.Rule))
 	w := serve(e, r.HTTP)
 	answer.Status = w.Code
 	if answer.Claims == nil {

@@ -21,7 +21,7 @@ func entry(send func(*fiber.App, *http.Request) (status int, header http.Header,
 		},
 		Send: func(_ *testing.T, r attacks.Request) (answer attacks.Answer) {
 			app := fiber.New(fiber.Config{ReadBufferSize: 16 << 10})
-			app.All("/products", fiberauth.Require(r.Guard, r.Scopes...), func(c fiber.Ctx) error {
+			app.All("/products", fiberauth.RequireRule(r.Guard, r.Rule), func(c fiber.Ctx) error {
 				answer.Claims, _ = fiberauth.Claims(c)
 				return nil
 			})

@@ -11,7 +11,7 @@ import (
 
 var entry = attacks.Entry{Send: func(_ *testing.T, r attacks.Request) (answer attacks.Answer) {
 	router := gin.New()
-	router.Any("/products", ginauth.Require(r.Guard, r.Scopes...), func(c *gin.Context) {
+	router.Any("/products", ginauth.RequireRule(r.Guard, r.Rule), func(c *gin.Context) {
 		answer.Claims, _ = ginauth.Claims(c)
 	})
 	w := serve(router, r.HTTP)

@@ -56,8 +56,8 @@ type servers struct {
 }
 
 type serverKey struct {
-	guard  *m2mauth.Guard
-	scopes string
+	guard *m2mauth.Guard
+	rule  string
 }
 
 type server struct {
@@ -70,12 +70,11 @@ func (s *servers) get(t *testing.T, r attacks.Request) *server {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := serverKey{r.Guard, strings.Join(r.Scopes, " ")}
+	key := serverKey{r.Guard, r.Rule.String()}
 	if found := s.of[key]; found != nil {
 		return found
 	}
-	rule := m2mauth.AllScopes(r.Scopes...)
-	made := &server{auth: newInterceptor(t, grpcauth.Config{Guard: r.Guard, Rules: map[string]m2mauth.Rule{emptyCall: rule, upload: rule}})}
+	made := &server{auth: newInterceptor(t, grpcauth.Config{Guard: r.Guard, Rules: map[string]m2mauth.Rule{emptyCall: r.Rule, upload: r.Rule}})}
 	made.conn = start(t, made.auth, &service{
 		empty: func(ctx context.Context) error { made.claims, _ = m2mauth.FromContext(ctx); return nil },
 		upload: func(s testpb.TestService_StreamingInputCallServer) error {

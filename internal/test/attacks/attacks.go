@@ -54,11 +54,19 @@ type attack struct {
 	Header        http.Header
 	Authorization []string // the fields, byte by byte
 	Scopes        []string // that the route requires, all of them
+	Rule          string   // that the route has in their place: a name in rules
 
 	Status int     // of the answer
 	Error  string  // the error code of the body
 	Kind   string  // the sentinel of the error; "" = accepted
 	Verify *string // the sentinel where Guard.Verify is asked about the token alone, if it differs
+	Logged string  // stands in the log, so that an attack on the log is known to get there
+}
+
+// rules are those that attacks name, besides scopes.
+var rules = map[string]m2mauth.Rule{
+	"Machine()": m2mauth.Machine(), "User()": m2mauth.User(), `Client("billing")`: m2mauth.Client("billing"),
+	`OrganizationHeader("X-Organization")`: m2mauth.OrganizationHeader("X-Organization"),
 }
 
 type reply struct {
@@ -70,10 +78,10 @@ type reply struct {
 
 // A Request is what an [Entry] has to send.
 type Request struct {
-	Guard  *m2mauth.Guard
-	HTTP   *http.Request
-	Token  string   // what follows "Bearer " if there is one Authorization field, otherwise ""
-	Scopes []string // that the route requires, all of them
+	Guard *m2mauth.Guard
+	HTTP  *http.Request
+	Token string       // what follows "Bearer " if there is one Authorization field, otherwise ""
+	Rule  m2mauth.Rule // of the route
 }
 
 // An Answer is what came of it. What an entry does not have stays zero.
@@ -96,7 +104,7 @@ type Entry struct {
 	// Skip are the attacks that the entry cannot be sent, with the reasons.
 	Skip map[string]string
 
-	// Send makes a request on a route for all scopes of the Request, whose handler
+	// Send makes a request on a route with the rule of the Request, whose handler
 	// hands the claims out. It runs in a bubble of testing/synctest.
 	Send func(*testing.T, Request) Answer
 }
@@ -186,16 +194,20 @@ func (a attack) run(t *testing.T, entry Entry) {
 		server.keys.Store(&a.LaterKeys)
 		time.Sleep(20 * time.Minute)
 	}
-	answer := entry.Send(t, a.request(guard))
+	answer := entry.Send(t, a.request(t, guard))
 	kind, status := a.Kind, a.Status
+	logged := a.Logged
 	if entry.TokenAlone && a.Verify != nil {
-		kind = *a.Verify
+		if kind = *a.Verify; kind == "" {
+			logged = "" // there is no refusal to log
+		}
 	}
 	if kind == "" {
 		assertAccepted(t, a.Attack, answer)
 	} else {
 		assertRefused(t, answer, kind, status, a.Error)
 	}
+	assert.Contains(t, log.String(), logged)
 	assertQuiet(t, answer, log.String(), a.Authorization)
 	assert.Zero(t, server.strays.Load(), "a URL that the token or another party names was fetched")
 }
@@ -203,10 +215,20 @@ func (a attack) run(t *testing.T, entry Entry) {
 func newRequest(guard *m2mauth.Guard, token string, scopes []string) Request {
 	r := httptest.NewRequest(http.MethodGet, "/products", nil)
 	r.Header["Authorization"] = []string{"Bearer " + token}
-	return Request{Guard: guard, HTTP: r, Token: token, Scopes: scopes}
+	return Request{Guard: guard, HTTP: r, Token: token, Rule: m2mauth.AllScopes(scopes...)}
 }
 
-func (a attack) request(guard *m2mauth.Guard) Request {
+func (a attack) rule(t *testing.T) m2mauth.Rule {
+	t.Helper()
+	if a.Rule == "" {
+		return m2mauth.AllScopes(a.Scopes...)
+	}
+	require.Contains(t, rules, a.Rule)
+	return rules[a.Rule]
+}
+
+func (a attack) request(t *testing.T, guard *m2mauth.Guard) Request {
+	t.Helper()
 	target, method := a.Target, http.MethodGet
 	if target == "" {
 		target = "/products"
@@ -221,7 +243,7 @@ func (a attack) request(guard *m2mauth.Guard) Request {
 	if a.Authorization != nil {
 		r.Header["Authorization"] = a.Authorization
 	}
-	return Request{Guard: guard, HTTP: r, Token: a.token(), Scopes: a.Scopes}
+	return Request{Guard: guard, HTTP: r, Token: a.token(), Rule: a.rule(t)}
 }
 
 func assertAccepted(t *testing.T, what string, answer Answer) {
