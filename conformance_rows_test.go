@@ -104,8 +104,8 @@ func TestDocumentsAreAskedForByGET(t *testing.T) {
 	assert.Equal(t, 2, asked, "the discovery document and the key set")
 }
 
-// RFC 7515 §5.3, RFC 8414 §4: escapes are undone, and nothing else is. The two
-// spellings of é look alike, and are the same to whoever normalizes (NFC, NFD).
+// RFC 7519 §7.2, RFC 7515 §4.1.10: cty says that the payload is a token again,
+// which is not read here.
 func TestATokenThatSaysItNestsAnotherIsRefused(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
@@ -122,6 +122,8 @@ func TestATokenThatSaysItNestsAnotherIsRefused(t *testing.T) {
 	assert.ErrorIs(t, err, m2mauth.ErrMalformed, "null")
 }
 
+// RFC 7515 §5.3, RFC 8414 §4: escapes are undone, and nothing else is. The two
+// spellings of é look alike, and are the same to whoever normalizes (NFC, NFD).
 func TestStringsAreComparedByCodePoint(t *testing.T) {
 	t.Parallel()
 	const composed, decomposed = "caf\u00e9", "cafe\u0301"
