@@ -472,6 +472,41 @@ func TestRememberedTokensStayWithTheirIssuer(t *testing.T) {
 	})
 }
 
+// GHSA-4mq7-pvjg-xp2r: what one server had vouched for was found in the memory
+// when another was to be asked about the same token.
+func TestATokenThatOneServerVouchesForIsNotRememberedForAnother(t *testing.T) {
+	t.Parallel()
+	const kid = "the key"
+	one, third := newStaticIssuer(t, "https://one.test/oidc", kid), newStaticIssuer(t, "https://three.test/oidc", kid)
+	namesake, sameKey := newStaticIssuer(t, one.name, kid), one
+	sameKey.name = "https://two.test/oidc"
+	for name, other := range map[string]struct {
+		issuer staticIssuer
+		want   error
+	}{
+		"another key under the same name and key ID": {namesake, m2mauth.ErrSignature},
+		"the same key under another name":            {sameKey, m2mauth.ErrIssuer},
+	} {
+		for kind, guardOf := range map[string]func(staticIssuer) *m2mauth.Guard{
+			"a guard alone": func(i staticIssuer) *m2mauth.Guard { return i.guard(t) },
+			"joined guards": func(i staticIssuer) *m2mauth.Guard { return joined(t, i.guard(t), third.guard(t)) },
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				t.Parallel()
+				ours, theirs, token := guardOf(one), guardOf(other.issuer), one.token(one.name)
+				for range 3 {
+					_, err := ours.Verify(t.Context(), token)
+					require.NoError(t, err)
+					_, err = theirs.Verify(t.Context(), token)
+					assert.ErrorIs(t, err, other.want)
+				}
+				assert.EqualValues(t, 2, ours.Stats().Hits)
+				assert.Zero(t, theirs.Stats().Hits)
+			})
+		}
+	}
+}
+
 func TestJoinNamesEveryMistake(t *testing.T) {
 	t.Parallel()
 	one, two, both := twoTenants(t)
