@@ -1,5 +1,5 @@
-// Command dependencies lists the modules that our released modules require, with
-// their licenses, as docs/dependencies.md has it.
+// Command dependencies lists what the modules of the repository require, with the
+// licenses, as docs/dependencies.md has it.
 //
 //	dependencies REPOSITORY
 //
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"maps"
 	"os"
@@ -32,15 +33,37 @@ const core = "github.com/m2mauth/m2mauth"
 // accepted are the SPDX identifiers of licenses that ask for no more than notices.
 var accepted = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0"}
 
+// unshipped are accepted too where users get nothing of it. They ask something of
+// who passes the work on, or a changed one.
+var unshipped = append([]string{"CC-BY-4.0", "FTL", "MPL-2.0", "OFL-1.1"}, accepted...)
+
+// read are the licenses of modules whose texts we read ourselves, since
+// licensecheck does not know them. Another version is read again.
+var read = map[string][]string{
+	"github.com/ajstarks/svgo@v0.0.0-20211024235047-1546f124cd8b":   {"CC-BY-4.0"},
+	"github.com/golang/freetype@v0.0.0-20170609003504-e2365dfdc4a0": {"FTL"}, // or the GPL, as one likes
+}
+
 const preface = `# Dependencies
 
-What the released modules require, at the versions of their ` + "`go.mod`" + ` files, and its
-licenses as found in its source. *build*: compiled into a program that imports the
-module (on linux/amd64); *tests*: into the module's own tests alone; *graph*: into
-neither, named only so that the versions of the rest are settled. An adapter
-requires the core as well; what has a row above has no other.
+What the modules require, at the versions of their ` + "`go.mod`" + ` files, and its licenses as
+found in its source. What has a row above has no other.
 
 Written by ` + "`go run ./.ci/tools/dependencies . > docs/dependencies.md`" + `; .ci/run compares.
+
+## What users get
+
+*build*: compiled into a program that imports the module (on linux/amd64); *tests*: into
+the module's own tests alone; *graph*: into neither, named only so that the versions of
+the rest are settled. An adapter requires the core as well.
+`
+
+const others = `
+## What only examples, tests and tools use
+
+Nobody gets it who fetches a released module, so it may ask for more than notices: of who
+passes it on, or a changed version of it. FTL is the FreeType license. Of npm's packages
+the licenses are those that their lock file names.
 `
 
 func main() {
@@ -59,18 +82,45 @@ func run(repository string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(out, preface)
-	written := make(map[string]bool)
-	mistakes := []error{list(repository, written, out)}
-	for _, dir := range dirs {
-		mistakes = append(mistakes, list(dir, written, out))
+	released := append([]string{filepath.Clean(repository)}, dirs...)
+	all, err := modules(repository)
+	if err != nil {
+		return err
 	}
+	written := make(map[string]bool)
+	var mistakes []error
+	fmt.Fprint(out, preface)
+	for _, dir := range released {
+		use, err := usesOf(dir)
+		if err != nil {
+			return err
+		}
+		mistakes = append(mistakes, list(dir, use, written, out))
+	}
+	fmt.Fprint(out, others)
+	for _, dir := range all {
+		if !slices.Contains(released, dir) {
+			mistakes = append(mistakes, list(dir, nil, written, out))
+		}
+	}
+	mistakes = append(mistakes, listNPM(repository, out))
 	return errors.Join(mistakes...)
 }
 
+// modules returns the folders that have a go.mod file.
+func modules(repository string) (dirs []string, err error) {
+	err = filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Name() == "go.mod" {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+		return err
+	})
+	return dirs, err
+}
+
 // list writes the table of the module in a folder, without the rows that were
-// written for another, which are the core's for every adapter.
-func list(dir string, written map[string]bool, out io.Writer) error {
+// written for another. Without use, there is no column for what a row is used in.
+func list(dir string, use func(path string) string, written map[string]bool, out io.Writer) error {
 	data, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	if err != nil {
 		return err
@@ -79,45 +129,99 @@ func list(dir string, written map[string]bool, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	public, err := importable(dir)
-	if err != nil {
-		return err
+	fmt.Fprintf(out, "\n### %s\n\n| module | version | license |", file.Module.Mod.Path)
+	if use == nil {
+		fmt.Fprint(out, "\n|---|---|---|\n")
+	} else {
+		fmt.Fprint(out, " used in |\n|---|---|---|---|\n")
 	}
-	built, err := providers(dir, public...)
-	if err != nil {
-		return err
-	}
-	tested, err := providers(dir, "-test", "./...")
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\n## %s\n\n| module | version | license | used in |\n|---|---|---|---|\n", file.Module.Mod.Path)
 	slices.SortFunc(file.Require, func(a, b *modfile.Require) int { return cmp.Compare(a.Mod.Path, b.Mod.Path) })
 	var mistakes []error
 	for _, require := range file.Require {
-		if require.Mod.Path == core {
-			continue // and what it requires, as the preface says
+		mod := require.Mod
+		if mod.Path == core || strings.HasPrefix(mod.Path, core+"/") || use == nil && written[mod.String()] {
+			continue
 		}
-		source, err := download(dir, require.Mod)
+		source, err := download(dir, mod)
 		if err != nil {
 			return err
 		}
-		licenses, err := licensesOf(source)
-		if err != nil {
-			mistakes = append(mistakes, fmt.Errorf("%s: %w", require.Mod, err))
+		licenses, asks := read[mod.String()], accepted
+		if use == nil {
+			asks = unshipped
 		}
-		use := "graph"
-		switch {
-		case built[require.Mod.Path]:
-			use = "build"
-		case tested[require.Mod.Path]:
-			use = "tests"
+		if licenses == nil {
+			licenses, err = licensesOf(source)
 		}
-		row := fmt.Sprintf("| `%s` | %s | %s | %s |\n", require.Mod.Path, require.Mod.Version, strings.Join(licenses, ", "), use)
+		if err = cmp.Or(err, accept(licenses, asks)); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: %w", mod, err))
+		}
+		row := fmt.Sprintf("| `%s` | %s | %s |", mod.Path, mod.Version, strings.Join(licenses, ", "))
+		if use != nil {
+			row += " " + use(mod.Path) + " |"
+		}
 		if !written[row] {
-			fmt.Fprint(out, row)
+			fmt.Fprintln(out, row)
 		}
-		written[row] = true
+		written[row], written[mod.String()] = true, true
+	}
+	return errors.Join(mistakes...)
+}
+
+// usesOf returns a function that says what the module in a folder uses another in.
+func usesOf(dir string) (func(path string) string, error) {
+	public, err := importable(dir)
+	if err != nil {
+		return nil, err
+	}
+	built, err := providers(dir, public...)
+	if err != nil {
+		return nil, err
+	}
+	tested, err := providers(dir, "-test", "./...")
+	return func(path string) string {
+		switch {
+		case built[path]:
+			return "build"
+		case tested[path]:
+			return "tests"
+		}
+		return "graph"
+	}, err
+}
+
+// listNPM writes the table of the end-to-end tests' issuer, whose lock file has
+// the licenses that the packages name.
+func listNPM(repository string, out io.Writer) error {
+	const path = "e2e/internal/issuer/package-lock.json"
+	data, err := os.ReadFile(filepath.Join(repository, filepath.FromSlash(path)))
+	if err != nil {
+		return err
+	}
+	var lock struct {
+		Packages map[string]struct{ Version, License string }
+	}
+	if err := json.Unmarshal(data, &lock); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	fmt.Fprintf(out, "\n### %s\n\n| package | version | license |\n|---|---|---|\n", path)
+	rows := make(map[string]bool) // some are there twice
+	var mistakes []error
+	for place, found := range lock.Packages {
+		_, name, dependency := strings.Cut(place, "node_modules/")
+		if !dependency {
+			continue // the issuer itself
+		}
+		if i := strings.LastIndex(name, "/node_modules/"); i >= 0 {
+			name = name[i+len("/node_modules/"):]
+		}
+		rows[fmt.Sprintf("| `%s` | %s | %s |\n", name, found.Version, found.License)] = true
+		if err := accept([]string{found.License}, unshipped); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s %s: %w", name, found.Version, err))
+		}
+	}
+	for _, row := range slices.Sorted(maps.Keys(rows)) {
+		fmt.Fprint(out, row)
 	}
 	return errors.Join(mistakes...)
 }
@@ -176,7 +280,7 @@ func licensesOf(dir string) ([]string, error) {
 	found := make(map[string]bool)
 	for _, entry := range entries {
 		name := strings.ToUpper(entry.Name())
-		if entry.IsDir() || !(strings.HasPrefix(name, "LICENSE") || strings.HasPrefix(name, "LICENCE") || strings.HasPrefix(name, "COPYING")) {
+		if entry.IsDir() || strings.HasSuffix(name, ".GO") || !(strings.HasPrefix(name, "LICENSE") || strings.HasPrefix(name, "LICENCE") || strings.HasPrefix(name, "COPYING")) {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
@@ -196,11 +300,14 @@ func licensesOf(dir string) ([]string, error) {
 	if len(found) == 0 {
 		return nil, errors.New("no license was found")
 	}
-	ids := slices.Sorted(maps.Keys(found))
-	for _, id := range ids {
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+func accept(licenses, accepted []string) error {
+	for _, id := range licenses {
 		if !slices.Contains(accepted, id) {
-			return ids, fmt.Errorf("the license %s is not one of %s", id, strings.Join(accepted, ", "))
+			return fmt.Errorf("the license %s is not one of %s", id, strings.Join(accepted, ", "))
 		}
 	}
-	return ids, nil
+	return nil
 }

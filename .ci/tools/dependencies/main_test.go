@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,7 @@ func TestLicensesOf(t *testing.T) {
 		"one":                          {map[string]string{"LICENSE": isc, "main.go": "package x"}, "ISC", ""},
 		"one in a file with an ending": {map[string]string{"license.txt": isc}, "ISC", ""},
 		"one with a copyright notice":  {map[string]string{"COPYING": "Copyright (c) 2020 Somebody\n\n" + isc}, "ISC", ""},
+		"one, and a program about it":  {map[string]string{"LICENSE": isc, "license.go": "package license"}, "ISC", ""},
 		"none":                         {map[string]string{"README": isc}, "", "no license was found"},
 		"one that is not accepted":     {map[string]string{"LICENSE": unlicense}, "Unlicense", "the license Unlicense is not one of"},
 		"one of two is not accepted":   {map[string]string{"LICENSE": isc, "LICENSE.other": unlicense}, "ISC,Unlicense", "Unlicense is not one of"},
@@ -66,8 +68,44 @@ func TestLicensesOf(t *testing.T) {
 				}
 			}
 			licenses, err := licensesOf(dir)
+			if err == nil {
+				err = accept(licenses, accepted)
+			}
 			if got := strings.Join(licenses, ","); got != test.licenses {
 				t.Errorf("got the licenses %q, want %q", got, test.licenses)
+			}
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("got the error %v, want one with %q", err, test.err)
+			}
+		})
+	}
+}
+
+func TestListNPM(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ packages, rows, err string }{
+		"nothing but the issuer": {`"": {"name": "issuer"}`, "", ""},
+		"in the order of names": {`"node_modules/koa": {"version": "3.3.0", "license": "MIT"}, "node_modules/@types/ms": {"version": "2.1.0", "license": "ISC"}`,
+			"| `@types/ms` | 2.1.0 | ISC |\n| `koa` | 3.3.0 | MIT |\n", ""},
+		"one below others, and twice": {`"node_modules/a/node_modules/ms": {"version": "1.0.0", "license": "MIT"}, "node_modules/b/node_modules/c/node_modules/ms": {"version": "1.0.0", "license": "MIT"}`,
+			"| `ms` | 1.0.0 | MIT |\n", ""},
+		"one that is not accepted": {`"node_modules/ms": {"version": "1.0.0", "license": "AGPL-3.0"}`, "| `ms` | 1.0.0 | AGPL-3.0 |\n", "ms 1.0.0: the license AGPL-3.0 is not one of"},
+		"none":                     {`"node_modules/ms": {"version": "1.0.0"}`, "| `ms` | 1.0.0 |  |\n", "ms 1.0.0: the license  is not one of"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			repository := t.TempDir()
+			dir := filepath.Join(repository, "e2e", "internal", "issuer")
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "package-lock.json"), []byte(`{"packages": {`+test.packages+`}}`), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			err := listNPM(repository, &out)
+			if _, rows, _ := strings.Cut(out.String(), "|---|---|---|\n"); rows != test.rows {
+				t.Errorf("got the rows\n%swant\n%s", rows, test.rows)
 			}
 			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("got the error %v, want one with %q", err, test.err)
