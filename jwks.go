@@ -223,7 +223,8 @@ func port(u *url.URL) string {
 }
 
 // find returns the key that a token is to be verified with. It waits for one
-// fetch at most; waited says that now may be past.
+// fetch at most; waited says that this was for keys past their end, and so that
+// now may be past. A key that a refetch brought is none that verified a token.
 func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID bool, alg string) (key *jose.Key, waited bool, e *Error) {
 	set, waited, e := k.get(ctx, now)
 	if e != nil {
@@ -231,7 +232,6 @@ func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID 
 	}
 	key, refetch := set.find(kid, hasKID, alg)
 	if refetch && (!waited || set.fetched.Before(now)) { // else it is as new as a refetch's
-		waited = true
 		if set, e = k.refetch(ctx, kid); e != nil {
 			return nil, waited, e
 		}
