@@ -22,7 +22,10 @@ const (
 )
 
 // verifications is the number of signature checks at one time: half of the
-// cores, so that known tokens and handlers always have the other half.
+// cores, so that known tokens and handlers always have the other half. Measured
+// with two cores, in a flood of forged ES384 tokens: a known token takes 0.6 times
+// as long as alone, and 3.6 times at the 99th percentile; with checks on both
+// cores, 25 and 110 times.
 func verifications() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 func newGate() *gate { return &gate{free: verifications(), sources: make(map[string]*list.Element)} }
