@@ -20,12 +20,13 @@ import (
 // token's iss, not believed yet, picks the guard that then checks everything:
 // each keeps its own audience, algorithms, types and keys. A token of an
 // unknown issuer gets 401 without any fetch. Memory for verified tokens, the
-// bound on signature checks, Realm, Source, ErrorHandler, OnDecision and the Logger
-// of refusals are the first guard's, for all; of its keys each tells its own Logger. Rules see a token whoever issued it, and so
-// trust every issuer alike: IDs of clients and organizations are one issuer's
-// own, so where two may give the same ID, by chance or on purpose, add
-// Claim("iss", …) to the rule. The error says which guard is nil, was joined
-// before, or has an issuer that another has.
+// bound on signature checks, Realm, Source, ErrorHandler, OnDecision and the
+// Logger of refusals are the first guard's, for all; of its keys each tells its
+// own Logger. Rules see a token whoever issued it, and so trust every issuer
+// alike: IDs of clients and organizations are one issuer's own, so where two may
+// give the same ID, by chance or on purpose, add Claim("iss", …) to the rule.
+// The error says which guard is nil, was joined before, or has an issuer that
+// another has.
 func Join(first *Guard, others ...*Guard) (*Guard, error) {
 	var mistakes []error
 	joined := make(map[string]*Guard)
