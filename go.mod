@@ -1,9 +1,9 @@
 module github.com/m2mauth/m2mauth
 
-go 1.25.0
+go 1.26.0
 
 require (
-	github.com/go-json-experiment/json v0.0.0-20251027170946-4849db3c2f7e
+	github.com/go-json-experiment/json v1.27.2
 	github.com/lestrrat-go/jwx/v2 v2.1.7
 	github.com/stretchr/testify v1.12.1
 )
