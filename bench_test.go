@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha512"
 	"net/http"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -107,6 +108,28 @@ func BenchmarkRule(b *testing.B) {
 				if _, err := guard.Check(r, rule); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkRuleSetUp makes rules of that many parts and mounts them. It grows in
+// proportion to the parts.
+func BenchmarkRuleSetUp(b *testing.B) {
+	guard := quietGuard(b, m2mauthtest.NewIssuer())
+	for _, parts := range []int{1000, 10_000} {
+		scopes := make([]string, parts)
+		for i := range scopes {
+			scopes[i] = "read:" + strconv.Itoa(i)
+		}
+		b.Run(strconv.Itoa(parts), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				rules := make([]m2mauth.Rule, parts)
+				for i := range rules {
+					rules[i] = m2mauth.AllOf(m2mauth.Client("app", scopes[i]), m2mauth.Claim("iss", scopes[i]), m2mauth.Claim("sub", scopes[i]), m2mauth.AllScopes(scopes[i]))
+				}
+				guard.RequireRule(m2mauth.AllOf(m2mauth.AnyOf(rules...), m2mauth.AllScopes(scopes...)))
 			}
 		})
 	}

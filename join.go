@@ -69,17 +69,6 @@ func (g *Guard) needsOrganization() bool {
 	return g.joined != nil || g.claims.organizations && !g.allowOrganizations
 }
 
-// letsOrganizationsThrough reports whether a token with organization_id may pass
-// here though the rule names no organization.
-func (g *Guard) letsOrganizationsThrough() bool {
-	for _, member := range g.joined {
-		if member.letsOrganizationsThrough() {
-			return true
-		}
-	}
-	return g.allowOrganizations
-}
-
 // issuers returns the issuers whose tokens are taken here, in order.
 func (g *Guard) issuers() []string {
 	if g.joined == nil {

@@ -141,10 +141,7 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 		panic(fmt.Sprintf("m2mauth: %s: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken", call))
 	}
 	if !rule.organization && g.needsOrganization() {
-		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, or none that its other parts leave possible, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader", call, rule))
-	}
-	if rule.limited && !rule.organization && !g.letsOrganizationsThrough() {
-		panic(fmt.Sprintf("m2mauth: %s: %s lets nobody through: it asks for organization_id, and a token with that is refused unless Organization, OrganizationPath or OrganizationHeader is a part of the rule", call, rule))
+		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader", call, rule))
 	}
 	return func(next http.Handler) http.Handler {
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {

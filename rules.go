@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,8 +20,7 @@ import (
 type Rule struct {
 	demand       demand
 	scopes       []string // of all parts, in order, without repeats
-	organization bool     // a token limited to an organization can meet it
-	limited      bool     // none but a token with organization_id can
+	organization bool     // a part compares the token's organization
 	custom       bool     // a part is a user's function
 	optional     bool
 }
@@ -78,15 +76,12 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 	if len(scopes) == 0 {
 		panic(fmt.Sprintf("m2mauth: %s: no scope given; for any valid token use AnyToken", call))
 	}
-	var names []string
 	for _, s := range scopes {
 		if s == "" || !utf8.ValidString(s) || strings.ContainsFunc(s, impossibleInScope) {
 			panic(fmt.Sprintf("m2mauth: %s: %q cannot be a scope; give each scope as an argument of its own, without white space", call, s))
 		}
-		if !slices.Contains(names, s) {
-			names = append(names, s)
-		}
 	}
+	names := appendNew(nil, make(map[string]bool), scopes)
 	if all {
 		return Rule{demand: allScopes(names), scopes: names}
 	}
@@ -178,9 +173,7 @@ func (ids client) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, 
 // nothing. With Logto, remember that a claims script writes such claims.
 func Claim(name string, values ...string) Rule {
 	mustHaveValues("Claim", 2, append([]string{name}, values...)...)
-	rule := Rule{demand: claim{name, slices.Clone(values)}}
-	rule.gather(nil)
-	return rule
+	return Rule{demand: claim{name, slices.Clone(values)}}
 }
 
 type claim struct {
@@ -308,20 +301,20 @@ type denied struct{ text string }
 func (d *denied) Error() string { return "m2mauth: denied: " + d.text }
 
 // AllOf demands that all of the rules are met. Functions given to [Custom] are
-// asked last. It panics if no token can meet them all.
+// asked last. It panics if no rule is given, and if both [Machine] and [User] are
+// among them, since no token is of both kinds.
 func AllOf(rules ...Rule) Rule {
-	all := Rule{demand: allOf(demandsOf("AllOf", rules))}
-	all.gather(rules)
+	all := ruleOf(allOf(demandsOf("AllOf", rules)), rules)
+	demands := all.demand.(allOf)
+	if slices.Contains(demands, demand(machine(true))) && slices.Contains(demands, demand(machine(false))) {
+		panic(fmt.Sprintf("m2mauth: %s: no token can meet this: it is either a machine's or a user's", all))
+	}
 	return all
 }
 
-// AnyOf demands that at least one of the rules is met. One that the rest of a
-// larger rule excludes lets nobody through and is no mistake, so that parts can
-// be shared by routes: AllOf(Machine(), AnyOf(User(), AllScopes("admin"))).
+// AnyOf demands that at least one of the rules is met. It panics if no rule is given.
 func AnyOf(rules ...Rule) Rule {
-	some := Rule{demand: anyOf(demandsOf("AnyOf", rules))}
-	some.gather(rules)
-	return some
+	return ruleOf(anyOf(demandsOf("AnyOf", rules)), rules)
 }
 
 func demandsOf(call string, rules []Rule) []demand {
@@ -338,141 +331,39 @@ func demandsOf(call string, rules []Rule) []demand {
 	return demands
 }
 
-// gather takes over from the parts what the whole rule says, and panics if no
-// token can meet it.
-func (r *Rule) gather(parts []Rule) {
-	possible := false
-	r.limited = true
-	for _, token := range candidates(r.demand) {
-		met, bound := canMeet(r.demand, token)
-		possible, r.organization = possible || met, r.organization || bound
-		r.limited = r.limited && (!met || token.values["organization_id"] != "")
-	}
-	if !possible {
-		panic(fmt.Sprintf("m2mauth: %s: no token can meet this: each is either a machine's or a user's, and has one client, one iss, one sub and one jti", r))
-	}
-	for _, part := range parts {
-		r.custom = r.custom || part.custom
-		for _, s := range part.scopes {
-			if !slices.Contains(r.scopes, s) {
-				r.scopes = append(r.scopes, s)
-			}
-		}
-	}
-}
-
-// candidate is a token in all by which a part of a rule can exclude another: its
-// kind, and the claims that have one value. A token may have every scope, and any
-// other claim may be an array of all values.
-type candidate struct {
-	kind   machine
-	values map[string]string
-}
-
-// candidates returns a token of each sort that d tells apart.
-func candidates(d demand) []candidate {
-	all := []candidate{{kind: true}, {kind: false}}
-	for _, name := range []string{ofClient, "iss", "sub", "jti", "organization_id"} {
-		var with []candidate
-		for _, token := range all {
-			for _, value := range toldApart(namedIn(d, name)) {
-				values := map[string]string{name: value}
-				maps.Copy(values, token.values)
-				with = append(with, candidate{token.kind, values})
-			}
-		}
-		all = with
-	}
-	return all
-}
-
-// ofClient is the name in a candidate for what the policy takes for the client. No
-// claim of a rule has it.
-const ofClient = ""
-
-// namedIn returns the lists of values that d has for a claim, at any depth.
-func namedIn(d demand, name string) (lists [][]string) {
-	var parts []demand
-	switch d := d.(type) {
-	case client:
-		if name == ofClient {
-			lists = [][]string{d}
-		}
-	case claim:
-		if name == d.name {
-			lists = [][]string{d.values}
-		}
-	case allOf:
-		parts = d
-	case anyOf:
-		parts = d
-	}
-	for _, part := range parts {
-		lists = append(lists, namedIn(part, name)...)
-	}
-	return lists
-}
-
-// toldApart returns one value for each choice of lists that some value is in, and
-// "", which is in none.
-func toldApart(lists [][]string) (values []string) {
+// ruleOf makes a rule of parts, and takes over from them what the whole rule says.
+func ruleOf(d demand, parts []Rule) Rule {
+	whole := Rule{demand: d}
 	known := make(map[string]bool)
-	for _, value := range append(slices.Concat(lists...), "") {
-		choice := make([]byte, len(lists))
-		for i, list := range lists {
-			if slices.Contains(list, value) {
-				choice[i] = 1
-			}
-		}
-		if !known[string(choice)] {
-			known[string(choice)] = true
-			values = append(values, value)
-		}
+	for _, part := range parts {
+		whole.organization = whole.organization || part.organization
+		whole.custom = whole.custom || part.custom
+		whole.scopes = appendNew(whole.scopes, known, part.scopes)
 	}
-	return values
+	return whole
 }
 
-// canMeet reports whether such a token can meet d, and whether by a part that
-// compares its organization.
-func canMeet(d demand, token candidate) (met, bound bool) {
-	switch d := d.(type) {
-	case machine:
-		return d == token.kind, false
-	case client:
-		return slices.Contains(d, token.values[ofClient]), false
-	case claim:
-		value, single := token.values[d.name]
-		return !single || slices.Contains(d.values, value), false
-	case organization:
-		return true, true
-	case allOf:
-		for _, part := range d {
-			partMet, partBound := canMeet(part, token)
-			if !partMet {
-				return false, false
-			}
-			bound = bound || partBound
+// appendNew appends the names that are not known yet.
+func appendNew(list []string, known map[string]bool, names []string) []string {
+	for _, name := range names {
+		if !known[name] {
+			known[name] = true
+			list = append(list, name)
 		}
-		return true, bound
-	case anyOf:
-		for _, part := range d {
-			partMet, partBound := canMeet(part, token)
-			met, bound = met || partMet, bound || partBound
-		}
-		return met, bound
 	}
-	return true, false
+	return list
 }
 
 type allOf []demand
 
 func (d allOf) String() string { return "AllOf(" + join(d) + ")" }
 
-// check asks functions last, and none once a part is not met.
+// check asks functions last, and none once a part is not met. Only what is met when
+// they have been asked is bound: a part that a function refuses binds nothing.
 func (d allOf) check(ctx context.Context, c *Claims, r Request, ask bool) (bound bool, why *refusal) {
 	if ask {
-		if bound, why = d.check(ctx, c, r, false); why != nil {
-			return bound, why
+		if _, why = d.check(ctx, c, r, false); why != nil {
+			return false, why
 		}
 	}
 	for _, part := range d {
@@ -482,7 +373,7 @@ func (d allOf) check(ctx context.Context, c *Claims, r Request, ask bool) (bound
 			break
 		}
 	}
-	return bound, why
+	return bound && why == nil, why
 }
 
 type anyOf []demand

@@ -482,13 +482,12 @@ func TestOptional(t *testing.T) {
 	}
 }
 
-func TestRulesThatCanNeverHoldPanic(t *testing.T) {
+func TestMistakesInRulesPanic(t *testing.T) {
 	t.Parallel()
 	a := m2mauth.AllScopes("a")
 	optional := m2mauth.Optional(a)
 	guard := quietGuard(t, m2mauthtest.NewIssuer())
 	organizations := quietGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) { c.Audience = "urn:logto:organization:" })
-	excluded := m2mauth.AllOf(m2mauth.User(), m2mauth.AnyOf(m2mauth.AllOf(m2mauth.OrganizationPath("org"), m2mauth.Machine()), a))
 	for _, test := range []struct {
 		want string
 		make func()
@@ -502,29 +501,7 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 		{`Optional: Optional(AllScopes("a")) cannot be optional`, func() { m2mauth.Optional(optional) }},
 		{`Optional: Rule{} cannot be optional`, func() { m2mauth.Optional(m2mauth.Rule{}) }},
 		{`AllOf(Machine(), AllScopes("a"), User()): no token can meet this`, func() { m2mauth.AllOf(m2mauth.Machine(), a, m2mauth.User()) }},
-		{`AllOf(User(), AllOf(a, Machine())): no token can meet this`, func() { m2mauth.AllOf(m2mauth.User(), m2mauth.AllOf(a, m2mauth.Machine())) }},
-		{`AllOf(Machine(), AnyOf(User())): no token can meet this`, func() { m2mauth.AllOf(m2mauth.Machine(), m2mauth.AnyOf(m2mauth.User())) }},
-		{`AllOf(Client("x"), Client("y", "z")): no token can meet this`, func() { m2mauth.AllOf(m2mauth.Client("x"), m2mauth.Client("y", "z")) }},
-		{`AllOf(AnyOf(Client("x"), Client("y")), AnyOf(AllOf(a, Client("z")), Client("v"))): no token can meet this`, func() {
-			m2mauth.AllOf(m2mauth.AnyOf(m2mauth.Client("x"), m2mauth.Client("y")), m2mauth.AnyOf(m2mauth.AllOf(a, m2mauth.Client("z")), m2mauth.Client("v")))
-		}},
-		{`AllOf(AnyOf(AllOf(Machine(), Client("x")), AllOf(User(), Client("y"))), User(), Client("x")): no token can meet this`, func() {
-			m2mauth.AllOf(m2mauth.AnyOf(m2mauth.AllOf(m2mauth.Machine(), m2mauth.Client("x")), m2mauth.AllOf(m2mauth.User(), m2mauth.Client("y"))),
-				m2mauth.User(), m2mauth.Client("x"))
-		}},
 		{`AllOf(Machine(), User()): no token can meet this`, func() { m2mauth.AnyOf(a, m2mauth.AllOf(m2mauth.Machine(), m2mauth.User())) }},
-		{`AllOf(Claim("iss", "one"), Claim("iss", "two", "three")): no token can meet this`, func() {
-			m2mauth.AllOf(m2mauth.Claim("iss", "one"), m2mauth.Claim("iss", "two", "three"))
-		}},
-		{`AllOf(Claim("sub", "one"), AnyOf(Claim("sub", "two"), AllOf(User(), Claim("sub", "three")))): no token can meet this`, func() {
-			m2mauth.AllOf(m2mauth.Claim("sub", "one"), m2mauth.AnyOf(m2mauth.Claim("sub", "two"), m2mauth.AllOf(m2mauth.User(), m2mauth.Claim("sub", "three"))))
-		}},
-		{`RequireRule: AllOf(Claim("organization_id", "acme"), AllScopes("a")) lets nobody through`, func() {
-			guard.RequireRule(m2mauth.AllOf(m2mauth.Claim("organization_id", "acme"), a))
-		}},
-		{`RequireRule: Optional(Claim("organization_id", "acme")) lets nobody through`, func() {
-			guard.RequireRule(m2mauth.Optional(m2mauth.Claim("organization_id", "acme")))
-		}},
 		{`Client(): nothing given`, func() { m2mauth.Client() }},
 		{`Client("x", ""): nothing given, or something empty`, func() { m2mauth.Client("x", "") }},
 		{`Claim("tier"): nothing given`, func() { m2mauth.Claim("tier") }},
@@ -552,7 +529,6 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 		{`Require: AllScopes("a") names no organization`, func() { organizations.Require("a") }},
 		{`RequireAny: AnyScope("a") names no organization`, func() { organizations.RequireAny("a") }},
 		{`Authenticate: AnyToken() names no organization`, func() { organizations.Authenticate(http.NotFoundHandler()) }},
-		{`RequireRule: AllOf(User(), AnyOf(AllOf(OrganizationPath("org"), Machine()), AllScopes("a"))) names no organization`, func() { organizations.RequireRule(excluded) }},
 	} {
 		t.Run(test.want, func(t *testing.T) {
 			t.Parallel()
@@ -568,20 +544,9 @@ func TestRulesThatCanNeverHoldPanic(t *testing.T) {
 	}
 	assert.NotPanics(t, func() {
 		m2mauth.AnyOf(m2mauth.Machine(), m2mauth.User())
-		m2mauth.AllOf(m2mauth.Machine(), m2mauth.Machine(), m2mauth.AnyOf(m2mauth.User(), a))
-		m2mauth.AllOf(m2mauth.Client("x", "y"), m2mauth.Client("y", "z"))
-		m2mauth.AllOf(m2mauth.Claim("tier", "gold"), m2mauth.Claim("tier", "silver")) // an array may hold both
-		m2mauth.AllOf(m2mauth.Claim("iss", "one", "two"), m2mauth.Claim("iss", "two", "three"))
-		m2mauth.AllOf(m2mauth.Client("x"), m2mauth.Claim("client_id", "y")) // the client may be another claim's: Config.ClientClaims
-		acme := m2mauth.Claim("organization_id", "acme")
-		guard.RequireRule(m2mauth.AnyOf(acme, a))
-		guard.RequireRule(m2mauth.AllOf(acme, m2mauth.OrganizationPath("org")))
-		allows := quietGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) { c.AllowOrganizations = true })
-		allows.RequireRule(acme)
-		other := quietGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) { c.Issuer = "https://other.test/oidc" })
-		joined(t, other, allows).RequireRule(acme)
+		m2mauth.AllOf(m2mauth.Machine(), m2mauth.Machine(), m2mauth.AnyOf(m2mauth.User(), a)) // a part that routes share
+		organizations.RequireRule(m2mauth.AnyOf(a, m2mauth.OrganizationPath("org")))
 		m2mauth.OrganizationHeader("x_organization.id")
-		guard.RequireRule(excluded) // opened by tokens of no organization
 	})
 }
 

@@ -52,6 +52,34 @@ func TestFunctionsAreAskedLast(t *testing.T) {
 	}
 }
 
+// A branch that a function refuses binds nothing: the branch beside it, which compares
+// no organization, lets no organization's token through.
+func TestAnOrganizationComparedInARefusedBranchOpensNoOther(t *testing.T) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(t, issuer)
+	var answer error
+	own := m2mauth.Custom("own order", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return answer })
+	bound := m2mauth.AllOf(m2mauth.OrganizationHeader("X-Organization"), own)
+	for name, rule := range map[string]m2mauth.Rule{
+		"a machine's branch": m2mauth.AllOf(m2mauth.AllScopes("read:orders"), m2mauth.AnyOf(bound, m2mauth.Machine())),
+		"in another order":   m2mauth.AllOf(m2mauth.AnyOf(m2mauth.Machine(), bound), m2mauth.AllScopes("read:orders")),
+		"nested deeper":      m2mauth.AllOf(m2mauth.AnyOf(m2mauth.AllOf(m2mauth.AnyOf(bound, m2mauth.AnyToken())), m2mauth.Machine())),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := requestWith("Bearer " + issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read:orders"}, OrganizationID: "acme"}))
+			r.Header.Set("X-Organization", "acme")
+			for _, answer = range []error{m2mauth.Deny("another customer's order"), errors.New("the database is down")} {
+				claims, err := guard.Check(r, rule)
+				assert.Error(t, err)
+				assert.Nil(t, claims)
+			}
+			answer = nil
+			_, err := guard.Check(r, rule)
+			assert.NoError(t, err)
+		})
+	}
+}
+
 func TestAFunctionCannotSpoilTheClaims(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
 	guard := quietGuard(t, issuer, func(*m2mauth.Config) {})

@@ -1,10 +1,7 @@
 package m2mauth
 
 import (
-	"context"
-	"math/rand/v2"
 	"net/http"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -183,116 +180,6 @@ func TestMistakesAtSetUpPanic(t *testing.T) {
 			assert.Equal(t, test.want, panicOf(t, test.call))
 		})
 	}
-}
-
-// TestOnlyRulesThatCanNeverHoldAreRefused asks, of rules made by chance, all tokens
-// that differ in what the leaves look at.
-func TestOnlyRulesThatCanNeverHoldAreRefused(t *testing.T) {
-	t.Parallel()
-	yes := func(context.Context, *Claims, Request) error { return nil }
-	leaves := []Rule{
-		Machine(), Machine(), User(), User(), Client("x"), Client("x", "y"), Client("y", "z"), Client("z"),
-		AllScopes("a"), AnyScope("b"), AnyToken(), Claim("tier", "gold"), Claim("tier", "silver"),
-		Claim("iss", "one"), Claim("iss", "one", "two"), Claim("iss", "three", "two"), Claim("organization_id", "acme"), Claim("organization_id", "acme", "globex"),
-		OrganizationHeader("X-Organization"), OrganizationPath("org"), Custom("yes", yes),
-	}
-	tokens := everyToken()
-	chance := rand.New(rand.NewPCG(1, 2))
-	refused, limited := 0, 0
-	for range 20_000 {
-		d, possible := demandByChance(chance, leaves, tokens, 3)
-		var rule Rule
-		message := ""
-		func() {
-			defer func() { message, _ = recover().(string) }()
-			rule = ruleOf(d)
-		}()
-		require.Equal(t, possible, message == "", "%s: %s", d, message)
-		if !possible {
-			refused++
-			continue
-		}
-		byOrganization := slices.ContainsFunc(tokens, func(c *Claims) bool {
-			bound, why := d.check(t.Context(), c, ofAcme{}, true)
-			return bound && why == nil && c.organizationID != ""
-		})
-		require.Equal(t, byOrganization, rule.organization, "%s", d)
-		byNone := slices.ContainsFunc(tokens, func(c *Claims) bool {
-			_, why := d.check(t.Context(), c, ofAcme{}, true)
-			return why == nil && c.organizationID == ""
-		})
-		require.Equal(t, !byNone && !byOrganization, rule.limited && !rule.organization, "%s", d)
-		if byOrganization {
-			limited++
-		}
-	}
-	assert.Greater(t, refused, 1000, "else this tested little")
-	assert.Greater(t, limited, 1000, "else this tested little")
-}
-
-func everyToken() (tokens []*Claims) {
-	for _, client := range []string{"x", "y", "z", "another"} {
-		for _, subject := range []string{client, "alice"} {
-			for _, organization := range []string{"", "acme", "globex"} {
-				for _, issuer := range []string{"one", "two", "three"} {
-					c := &Claims{&claimSet{subject: subject, clientID: client, organizationID: organization, scopes: Scopes{[]string{"a", "b"}}}}
-					c.others.Store(&map[string][]string{"tier": {"gold", "silver"}, "iss": {issuer}, "organization_id": slices.DeleteFunc([]string{organization}, isEmpty)})
-					tokens = append(tokens, c)
-				}
-			}
-		}
-	}
-	return tokens
-}
-
-func isEmpty(s string) bool { return s == "" }
-
-type ofAcme struct{}
-
-func (ofAcme) Header(string) []string  { return []string{"acme"} }
-func (ofAcme) PathValue(string) string { return "acme" }
-func (ofAcme) RemoteAddr() string      { return "192.0.2.1:1234" }
-
-// demandByChance also reports whether each part that is a rule of its own, and so
-// made by itself, is met by some token.
-func demandByChance(chance *rand.Rand, leaves []Rule, tokens []*Claims, depth int) (d demand, possible bool) {
-	if depth == 0 || chance.IntN(4) == 0 {
-		return leaves[chance.IntN(len(leaves))].demand, true
-	}
-	possible = true
-	var parts []demand
-	for range 1 + chance.IntN(3) {
-		part, partPossible := demandByChance(chance, leaves, tokens, depth-1)
-		parts, possible = append(parts, part), possible && partPossible
-	}
-	if d = allOf(parts); chance.IntN(2) == 0 {
-		d = anyOf(parts)
-	}
-	return d, possible && slices.ContainsFunc(tokens, func(c *Claims) bool {
-		_, why := d.check(context.Background(), c, ofAcme{}, true)
-		return why == nil
-	})
-}
-
-// ruleOf makes the rule as a user would.
-func ruleOf(d demand) Rule {
-	rulesOf := func(parts []demand) (rules []Rule) {
-		for _, part := range parts {
-			rules = append(rules, ruleOf(part))
-		}
-		return rules
-	}
-	switch d := d.(type) {
-	case allOf:
-		return AllOf(rulesOf(d)...)
-	case anyOf:
-		return AnyOf(rulesOf(d)...)
-	case organization:
-		return Rule{demand: d, organization: true}
-	case claim:
-		return Claim(d.name, d.values...)
-	}
-	return Rule{demand: d}
 }
 
 // panicOf returns the text that f panics with.
