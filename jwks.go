@@ -581,6 +581,13 @@ func (k *keySource) discover(ctx context.Context, old *keySet, again bool) (stri
 	return address, time.Now(), nil
 }
 
+// Where discovery documents are: at an issuer, and for the second also between
+// its host and path.
+const (
+	openIDDocument = "/.well-known/openid-configuration"
+	oauthDocument  = "/.well-known/oauth-authorization-server"
+)
+
 // readDiscovery asks for OpenID Connect's document, and where there is none for
 // RFC 8414's: appended to the issuer, as Logto serves it, and inserted before its
 // path, as the RFC has it (§3.1).
@@ -592,9 +599,9 @@ func (k *keySource) readDiscovery(ctx context.Context) (string, error) {
 	}
 	var first error
 	for _, address := range []string{
-		base + "/.well-known/openid-configuration",
-		base + "/.well-known/oauth-authorization-server",
-		issuer.Scheme + "://" + issuer.Host + "/.well-known/oauth-authorization-server" + issuer.EscapedPath(),
+		base + openIDDocument,
+		base + oauthDocument,
+		issuer.Scheme + "://" + issuer.Host + oauthDocument + issuer.EscapedPath(),
 	} {
 		doc, err := k.download(ctx, address, "")
 		if err == nil {
