@@ -2,6 +2,7 @@ package m2mauth
 
 import (
 	"cmp"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -196,7 +197,6 @@ func fetchClient(configured *http.Client, timeout time.Duration) *http.Client {
 		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext, // connecting is not ended by the request's context
 		TLSHandshakeTimeout:    timeout,
 		DisableKeepAlives:      true, // minutes lie between fetches: keep no connection and no goroutine
-		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}}
 	if configured != nil {
@@ -687,7 +687,11 @@ func (k *keySource) download(ctx context.Context, address, etag string) (*docume
 	default:
 		return failed(fmt.Errorf("status %d", response.StatusCode), retryAfter(response.Header))
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	decoded, err := decode(response)
+	if err != nil {
+		return failed(err, 0)
+	}
+	body, err := io.ReadAll(io.LimitReader(decoded, maxDocumentBytes+1))
 	if err != nil {
 		return failed(err, 0)
 	}
@@ -695,6 +699,19 @@ func (k *keySource) download(ctx context.Context, address, etag string) (*docume
 		return failed(errors.New("the document is larger than 1 MiB"), 0)
 	}
 	return &document{header: response.Header, body: body}, nil
+}
+
+// decode undoes gzip that the transport left: it undoes only what it asked for
+// itself, and some servers compress unasked.
+func decode(response *http.Response) (io.Reader, error) {
+	coding := strings.Join(response.Header.Values("Content-Encoding"), ", ")
+	switch lowerASCII(strings.Trim(coding, " \t")) {
+	case "", "identity":
+		return response.Body, nil
+	case "gzip", "x-gzip": // RFC 9110 §8.4.1.3
+		return gzip.NewReader(response.Body)
+	}
+	return nil, fmt.Errorf("the document has the content coding %s, which cannot be read", loggable(coding))
 }
 
 // retryAfter reads both forms of the field (RFC 9110 §10.2.3). What cannot be

@@ -1,0 +1,104 @@
+package m2mauth_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+)
+
+// keysOf returns the issuer's key set as it is published.
+func keysOf(t *testing.T, issuer *m2mauthtest.Issuer) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	issuer.ServeHTTP(w, httptest.NewRequest("GET", issuer.JWKSURL(), nil))
+	require.Equal(t, 200, w.Code)
+	return w.Body.String()
+}
+
+func gzipped(t *testing.T, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := io.WriteString(z, text)
+	require.NoError(t, err)
+	require.NoError(t, z.Close())
+	return b.String()
+}
+
+// Some servers compress whether they are asked to or not, and some transports
+// leave it to their user to undo that.
+func TestCompressedKeySets(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer() // only signs
+	token, keys := keysToken(issuer, ""), keysOf(t, issuer)
+	zipped := gzipped(t, keys)
+	for name, test := range map[string]struct {
+		codings []string
+		body    string
+		want    int
+		reason  string
+	}{
+		"as it is":                         {nil, keys, 200, ""},
+		"identity":                         {[]string{"identity"}, keys, 200, ""},
+		"gzip":                             {[]string{"gzip"}, zipped, 200, ""},
+		"gzip in other letters":            {[]string{"GZip"}, zipped, 200, ""},
+		"gzip by its older name":           {[]string{"x-gzip"}, zipped, 200, ""},
+		"gzip in two members":              {[]string{"gzip"}, gzipped(t, keys[:40]) + gzipped(t, keys[40:]), 200, ""},
+		"gzip that is none":                {[]string{"gzip"}, keys, 503, "gzip"},
+		"gzip that is cut":                 {[]string{"gzip"}, zipped[:len(zipped)-12], 503, "unexpected EOF"},
+		"gzip that is empty":               {[]string{"gzip"}, "", 503, "EOF"},
+		"gzip with a wrong sum":            {[]string{"gzip"}, zipped[:len(zipped)-8] + "\x00\x00\x00\x00" + zipped[len(zipped)-4:], 503, "gzip: invalid checksum"},
+		"gzip that is over 1 MiB unpacked": {[]string{"gzip"}, gzipped(t, strings.Repeat(" ", 1<<20)+keys), 503, "larger than 1 MiB"},
+		"gzip without a word about it":     {nil, zipped, 503, "not a JSON Web Key Set"},
+		"another coding":                   {[]string{"br"}, "\x0b", 503, "content coding br"},
+		"another coding after gzip":        {[]string{"gzip, zstd"}, zipped, 503, "content coding gzip, zstd"},
+		"a coding to break the log":        {[]string{"x\u0085level=ERROR"}, keys, 503, `content coding "x\u0085level=ERROR"`},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for _, coding := range test.codings {
+				w.Header().Add("Content-Encoding", coding)
+			}
+			_, _ = io.WriteString(w, test.body)
+		}))
+		t.Cleanup(server.Close)
+		for client, transport := range map[string]http.RoundTripper{
+			"the guard's own client":        nil,
+			"a user's client":               &http.Transport{DisableKeepAlives: true},
+			"a user's that decodes nothing": &http.Transport{DisableKeepAlives: true, DisableCompression: true},
+			"a user's that asks by itself":  asking{&http.Transport{DisableKeepAlives: true}},
+		} {
+			t.Run(name+", with "+client, func(t *testing.T) {
+				t.Parallel()
+				g := keysGuard(t, issuer, func(c *m2mauth.Config) {
+					c.JWKSURL, c.HTTPClient = server.URL+"/jwks", nil
+					if transport != nil {
+						c.HTTPClient = &http.Client{Transport: transport}
+					}
+				})
+				keysEventually(t, g, token, test.want)
+				if test.reason != "" {
+					assert.Contains(t, g.Status().LastError, test.reason)
+				}
+			})
+		}
+	}
+}
+
+// asking sets Accept-Encoding itself, whereupon Go's transport decodes nothing.
+type asking struct{ http.RoundTripper }
+
+func (a asking) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Accept-Encoding", "gzip, br")
+	return a.RoundTripper.RoundTrip(r)
+}
