@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -101,4 +102,60 @@ func (a asking) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set("Accept-Encoding", "gzip, br")
 	return a.RoundTripper.RoundTrip(r)
+}
+
+// Logto answers 304 only where the request does not say no-cache, which the kit's
+// issuer has from it.
+func TestARefreshCostsTheIssuerNoKeySet(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := keysGuard(t, issuer)
+		token := keysToken(issuer, "")
+		var answers []int
+		keysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			rec := httptest.NewRecorder()
+			next.ServeHTTP(rec, r)
+			answers = append(answers, rec.Code)
+			for name, values := range rec.Header() {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(rec.Code)
+			_, _ = w.Write(rec.Body.Bytes())
+		})
+		for range 3 {
+			require.NoError(t, g.Warm(t.Context()))
+			keysAtOnce(t, g, token, 200)
+			time.Sleep(keysTTL)
+		}
+		assert.Equal(t, []int{200, 304, 304}, answers)
+	})
+}
+
+// A cache between the guard and its issuer that has the keys of before a rotation
+// is told to ask for them again.
+func TestACacheOnTheWayDoesNotHideARotation(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		cache := map[string]*httptest.ResponseRecorder{}
+		var told []string
+		g := keysGuard(t, issuer, func(c *m2mauth.Config) {
+			c.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				told = append(told, r.Header.Get("Cache-Control"))
+				kept := cache[r.URL.String()]
+				if kept == nil || strings.Contains(r.Header.Get("Cache-Control"), "max-age=0") { // RFC 9111 §5.2.1.1
+					kept = httptest.NewRecorder()
+					asked := r.Clone(r.Context())
+					asked.Header.Del("If-None-Match")
+					issuer.ServeHTTP(kept, asked)
+					cache[r.URL.String()] = kept
+				}
+				response := &http.Response{StatusCode: kept.Code, Header: kept.Header(), Body: io.NopCloser(bytes.NewReader(kept.Body.Bytes())), Request: r}
+				return response, nil
+			})}
+		})
+		keysAtOnce(t, g, keysToken(issuer, ""), 200)
+		issuer.Rotate("ES384")
+		keysAtOnce(t, g, keysToken(issuer, ""), 200)
+		assert.Equal(t, []string{"max-age=0", "max-age=0", "max-age=0"}, told, "for the discovery document and for each key set")
+	})
 }

@@ -661,7 +661,9 @@ func (k *keySource) download(ctx context.Context, address, etag string) (*docume
 		return failed(errors.New("not a URL that can be asked"), 0)
 	}
 	r.Header.Set("Accept", "application/jwk-set+json, application/json")
-	r.Header.Set("Cache-Control", "no-cache") // a cache on the way may still have the keys of before a rotation
+	// A cache on the way may still have the keys of before a rotation. With no-cache,
+	// which says as much, Logto would never answer 304.
+	r.Header.Set("Cache-Control", "max-age=0")
 	r.Header.Set("User-Agent", "m2mauth")
 	if etag != "" {
 		r.Header.Set("If-None-Match", etag)
