@@ -3,6 +3,7 @@ package m2mauth_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -158,4 +159,33 @@ func TestACacheOnTheWayDoesNotHideARotation(t *testing.T) {
 		keysAtOnce(t, g, keysToken(issuer, ""), 200)
 		assert.Equal(t, []string{"max-age=0", "max-age=0", "max-age=0"}, told, "for the discovery document and for each key set")
 	})
+}
+
+// Editors and libraries of Windows write a byte order mark before the document.
+func TestAByteOrderMark(t *testing.T) {
+	const mark = "\ufeff"
+	for form, want := range map[string]int{"%s": 200, mark + "%s": 200, mark + " %s": 200, mark + mark + "%s": 503, " " + mark + "%s": 503, "%s" + mark: 503} {
+		keysBubble(t, func(t *testing.T) {
+			issuer := m2mauthtest.NewIssuer()
+			document := strings.Replace(form, "%s", keysOf(t, issuer), 1)
+			keysHook(issuer, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { _, _ = io.WriteString(w, document) })
+			keysEventually(t, keysGuard(t, issuer), keysToken(issuer, ""), want, "%q", form)
+			c := issuer.Config(keysAPI)
+			c.JWKS = []byte(document)
+			_, err := m2mauth.New(c)
+			assert.Equal(t, want == 200, err == nil, "%q", form)
+		})
+	}
+
+	issuer := m2mauthtest.NewIssuer()
+	token := keysToken(issuer, "")
+	g := keysGuard(t, issuer)
+	for _, part := range []int{0, 1} { // in a token it is one more spelling
+		parts := strings.Split(token, ".")
+		plain, err := base64.RawURLEncoding.DecodeString(parts[part])
+		require.NoError(t, err)
+		parts[part] = base64.RawURLEncoding.EncodeToString(append([]byte(mark), plain...))
+		_, err = g.Verify(t.Context(), strings.Join(parts, "."))
+		assert.ErrorIs(t, err, m2mauth.ErrMalformed)
+	}
 }

@@ -1,9 +1,11 @@
 package m2mauth
 
 import (
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -83,6 +85,7 @@ const (
 type keySet struct {
 	keys []*jose.Key
 	byID map[string][]*jose.Key
+	odd  map[string]bool // the oddities that were logged of it
 
 	url, etag  string        // what an If-None-Match may be sent for
 	discovered time.Time     // when a discovery document named url; zero with Config.JWKSURL
@@ -120,12 +123,43 @@ func (s *keySet) find(kid string, hasKID bool, alg string) (key *jose.Key, refet
 		if k.Algorithm() != alg {
 			continue
 		}
-		if key != nil {
+		if key != nil && !key.Same(k) {
 			return nil, false // which one is meant cannot be told
 		}
-		key = k
+		key = cmp.Or(key, k)
 	}
 	return key, refetch
+}
+
+// whyNoKey says why find found none.
+func whyNoKey(s *keySet, kid string, hasKID bool, alg string) string {
+	fits := func(k *jose.Key) bool { return k.Algorithm() == alg }
+	switch {
+	case hasKID && len(s.byID[kid]) == 0:
+		return "the issuer publishes no key with the token's key ID: it was rotated out, or this API has the keys of another server"
+	case hasKID && !slices.ContainsFunc(s.byID[kid], fits):
+		return "the issuer publishes the token's key, but it cannot be used: its use, its algorithm or its form does not fit the token"
+	case hasKID:
+		return "the issuer publishes several different keys with the token's key ID, and which one signed it cannot be told"
+	case slices.ContainsFunc(s.keys, fits):
+		return "the token names no key, and the issuer publishes several that may have signed it"
+	}
+	return "the token names no key, and the issuer publishes none for its algorithm"
+}
+
+// published says for the log what is known of the key that a token names.
+func (s *keySet) published(kid string, hasKID bool) slog.Attr {
+	var all []string
+	if hasKID {
+		for _, k := range s.byID[kid] {
+			if err := k.Problem(); err != nil {
+				all = append(all, err.Error())
+			} else {
+				all = append(all, "for "+k.Algorithm())
+			}
+		}
+	}
+	return slog.String("published", loggable(strings.Join(all, "; ")))
 }
 
 // keySource gets and keeps an issuer's keys.
@@ -179,9 +213,9 @@ func newKeySource(c *Config, rsaAlgorithm string, logger func() *slog.Logger) (*
 		if err != nil {
 			return nil, fmt.Errorf("m2mauth: Config.JWKS: %w", err)
 		}
-		k.logOddKeys("Config.JWKS", odd)
 		set := new(keySet)
 		set.index(keys)
+		set.odd = k.logOddities(set.address(), append(odd, severalFit(keys)...), nil)
 		k.current.Store(set)
 		k.static = true
 		return k, nil
@@ -246,8 +280,8 @@ func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID 
 		key, _ = set.find(kid, hasKID, alg)
 	}
 	if key == nil {
-		return nil, waited, newError(ErrUnknownKey, "the issuer publishes no key that fits the token's key ID and algorithm: was its key rotated out?",
-			slog.String("kid", loggable(kid)), slog.String("alg", alg), slog.String("keys_from", set.address()), slog.Int("keys", len(set.keys)))
+		return nil, waited, newError(ErrUnknownKey, whyNoKey(set, kid, hasKID, alg), slog.String("kid", loggable(kid)), slog.String("alg", alg),
+			set.published(kid, hasKID), slog.String("keys_from", set.address()), slog.Int("keys", len(set.keys)))
 	}
 	return key, waited, nil
 }
@@ -515,15 +549,16 @@ func (k *keySource) fetch(ctx context.Context, old *keySet, rediscover bool) (*k
 	}
 	next.ttl = k.ttlOf(doc.header)
 	if doc.notModified {
-		next.keys, next.byID = old.keys, old.byID
+		next.keys, next.byID, next.odd = old.keys, old.byID, old.odd
 		return next, nil
 	}
 	keys, odd, err := k.parse(doc.body)
 	if err != nil {
 		return nil, &fetchError{url: next.url, err: err}
 	}
-	k.logOddKeys(next.url, odd)
+	var known map[string]bool
 	if old != nil {
+		known = old.odd
 		for i, key := range keys {
 			if same := slices.IndexFunc(old.keys, key.Equal); same >= 0 {
 				keys[i] = old.keys[same] // tokens that it verified stay remembered
@@ -531,18 +566,58 @@ func (k *keySource) fetch(ctx context.Context, old *keySet, rediscover bool) (*k
 		}
 	}
 	next.index(keys)
+	next.odd = k.logOddities(next.address(), append(odd, severalFit(keys)...), known)
 	next.etag = doc.header.Get("ETag")
 	return next, nil
 }
 
-func (k *keySource) logOddKeys(address string, odd []error) {
-	for i, err := range odd {
-		if i == maxOddKeysLogged {
-			break
+// oddity is what an operator may want to know of a key set that is taken.
+type oddity struct {
+	level        slog.Level
+	text, reason string
+	of           string // what tells it from others with the same reason
+}
+
+// logOddities logs those that are not known from the set before, and returns what
+// is to be known of this one.
+func (k *keySource) logOddities(address string, odd []oddity, known map[string]bool) map[string]bool {
+	seen, logged := make(map[string]bool), make(map[slog.Level]int)
+	for _, o := range odd {
+		id := o.reason + o.of
+		if !seen[id] && !known[id] && logged[o.level] < maxOddKeysLogged {
+			logged[o.level]++
+			k.logger().Log(context.Background(), o.level, o.text, "url", address, "reason", o.reason, "odd_keys", len(odd))
 		}
-		k.logger().Warn("m2mauth: a published key cannot be used and is left out",
-			"url", query.ReplaceAllString(address, ""), "reason", err.Error(), "odd_keys", len(odd))
+		seen[id] = true
 	}
+	return seen
+}
+
+// severalFit finds the keys that make each other useless, since a token names no
+// one of them.
+func severalFit(keys []*jose.Key) (odd []oddity) {
+	type name struct {
+		id    string
+		hasID bool
+		alg   string
+	}
+	counts := make(map[name]int)
+	for _, key := range keys {
+		id, hasID := key.ID()
+		n := name{id, hasID, key.Algorithm()}
+		if n.alg == "" {
+			continue
+		}
+		if counts[n]++; counts[n] == 2 {
+			reason := fmt.Sprintf("kid %q, alg %s", loggable(id), n.alg)
+			if !hasID {
+				reason = "no kid, alg " + n.alg
+			}
+			odd = append(odd, oddity{level: slog.LevelWarn, reason: reason,
+				text: "m2mauth: different keys are published under one name, and the tokens that they sign are refused"})
+		}
+	}
+	return odd
 }
 
 // ttlOf takes the TTL from max-age, if it is positive, within bounds. Logto says
@@ -756,7 +831,8 @@ func deltaSeconds(s string) (d time.Duration, ok bool) {
 // parse reads a key set (RFC 7517 §5). Keys that cannot be used are left out and
 // told in odd, so that a new kind of key does not take the others along; but
 // their IDs stay known. A set without any usable key is refused.
-func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error) {
+func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []oddity, err error) {
+	body = bytes.TrimPrefix(body, []byte("\ufeff")) // RFC 8259 §8.1 lets readers skip it
 	var list jsontext.Value
 	err = readObject(body, func(name []byte, value jsontext.Value) error {
 		if string(name) != "keys" {
@@ -775,18 +851,22 @@ func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error
 		return nil, nil, errors.New("not a JSON Web Key Set: no member keys; a single key is put as {\"keys\":[…]}")
 	}
 	total, usable := 0, 0
+	byID := make(map[string][]*jose.Key)
 	err = readArray(list, func(raw jsontext.Value) error {
 		if total++; total > maxKeys {
 			return fmt.Errorf("more than %d keys", maxKeys)
 		}
 		key, err := jose.ParseKey(raw, k.rsaAlgorithm)
-		if key != nil {
-			keys = append(keys, key)
-		}
 		if err != nil {
-			odd = append(odd, oddKey(key, err))
+			odd = append(odd, oddKey(key, raw, err))
 		} else {
 			usable++
+		}
+		if key == nil {
+			return nil
+		}
+		if id, _ := key.ID(); !slices.ContainsFunc(byID[id], key.Equal) { // one that is there twice is one
+			keys, byID[id] = append(keys, key), append(byID[id], key)
 		}
 		return nil
 	}, lenient...)
@@ -794,15 +874,29 @@ func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error
 		return nil, nil, errors.New("not a JSON Web Key Set: " + err.Error())
 	}
 	if usable == 0 {
-		return nil, nil, fmt.Errorf("the key set has no usable key: of %d, the first: %w", total, cmp.Or(slices.Concat(odd, []error{errors.New("none")})...))
+		first := "none"
+		if len(odd) > 0 {
+			first = odd[0].reason
+		}
+		return nil, nil, fmt.Errorf("the key set has no usable key: of %d, the first: %s", total, first)
 	}
 	return keys, odd, nil
 }
 
-func oddKey(key *jose.Key, err error) error {
-	if key == nil {
-		return err
+func oddKey(key *jose.Key, raw jsontext.Value, err error) oddity {
+	o := oddity{level: slog.LevelWarn, text: "m2mauth: a published key cannot be used and is left out", reason: err.Error()}
+	if errors.Is(err, jose.ErrEncryption) { // many issuers have one, and nothing is wrong with it
+		o.level = slog.LevelDebug
 	}
-	id, _ := key.ID()
-	return fmt.Errorf("kid %q: %w", loggable(id), err)
+	if key != nil {
+		id, _ := key.ID()
+		o.reason = fmt.Sprintf("kid %q: %s", loggable(id), o.reason)
+	}
+	form := raw.Clone() // in which the order of members does not count
+	if form.Canonicalize() != nil {
+		form = raw
+	}
+	sum := sha256.Sum256(form)
+	o.of = string(sum[:])
+	return o
 }

@@ -1235,8 +1235,9 @@ func TestAnOddKeyDoesNotSpoilTheOthers(t *testing.T) {
 	for name, test := range map[string]struct {
 		jwk   string
 		noKID bool // the kid cannot be read
+		quiet bool // nothing is wrong with it
 	}{
-		"use enc":                          {jwk: ec(`,"use":"enc"`)},
+		"use enc":                          {jwk: ec(`,"use":"enc"`), quiet: true},
 		"use that is a number":             {jwk: ec(`,"use":1`)},
 		"key_ops without verify":           {jwk: ec(`,"key_ops":["encrypt"]`)},
 		"key_ops that is no array":         {jwk: ec(`,"key_ops":"verify"`)},
@@ -1254,7 +1255,7 @@ func TestAnOddKeyDoesNotSpoilTheOthers(t *testing.T) {
 		"the EC point at infinity":         {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"` + zeros + `","y":"` + zeros + `"}`},
 		"short EC coordinates":             {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"AQ","y":"AQ"}`},
 		"long EC coordinates":              {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"AAAA` + p256x + `","y":"AAAA` + p256y + `"}`},
-		"padded EC coordinates":            {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"` + p256x + `=","y":"` + p256y + `="}`},
+		"EC coordinates padded too much":   {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"` + p256x + `==","y":"` + p256y + `=="}`},
 		"P-256 coordinates called P-384":   {jwk: `{"kty":"EC","kid":"odd","crv":"P-384","x":"` + p256x + `","y":"` + p256y + `"}`},
 		"secp256k1":                        {jwk: `{"kty":"EC","kid":"odd","crv":"secp256k1","x":"` + p256x + `","y":"` + p256y + `"}`},
 		"X25519":                           {jwk: `{"kty":"OKP","kid":"odd","crv":"X25519","x":"` + zeros + `"}`},
@@ -1283,7 +1284,12 @@ func TestAnOddKeyDoesNotSpoilTheOthers(t *testing.T) {
 				issuer.PublishJWK([]byte(test.jwk))
 				g := keysGuard(t, issuer, func(c *m2mauth.Config) { c.Logger = slog.New(&log) })
 				keysAtOnce(t, g, keysToken(issuer, ""), 200)
-				assert.Equal(t, 1, log.count(slog.LevelWarn), "skipped and logged")
+				level := slog.LevelWarn
+				if test.quiet {
+					level = slog.LevelDebug
+					assert.Zero(t, log.count(slog.LevelWarn))
+				}
+				assert.Equal(t, 1, log.count(level), "skipped and logged")
 				for _, alg := range []string{"ES256", "ES384", "RS256", "EdDSA"} {
 					odd := issuer.Sign(m2mauthtest.Token{Audience: keysAPI, Header: map[string]any{"kid": "odd", "alg": alg}})
 					keysAtOnce(t, g, odd, 401)
