@@ -671,8 +671,8 @@ const (
 	oauthDocument  = "/.well-known/oauth-authorization-server"
 )
 
-// readDiscovery asks for OpenID Connect's document, and where there is none for
-// RFC 8414's: appended to the issuer, as Logto serves it, and inserted before its
+// readDiscovery asks for OpenID Connect's document, and where there is none (any
+// 4xx but 429, or something else than a JSON object) for RFC 8414's: appended to the issuer, as Logto serves it, and inserted before its
 // path, as the RFC has it (§3.1).
 func (k *keySource) readDiscovery(ctx context.Context) (string, error) {
 	base := strings.TrimSuffix(k.issuer, "/")
@@ -688,14 +688,15 @@ func (k *keySource) readDiscovery(ctx context.Context) (string, error) {
 	} {
 		doc, err := k.download(ctx, address, "")
 		if err == nil {
-			endpoint, err := k.jwksURI(doc.body, issuer)
-			if err != nil {
-				return "", &fetchError{url: address, err: err}
+			var endpoint string
+			endpoint, err = k.jwksURI(doc.body, issuer)
+			if err == nil {
+				return endpoint, nil
 			}
-			return endpoint, nil
+			err = &fetchError{url: address, err: err}
 		}
 		first = cmp.Or(first, err)
-		if !errors.Is(err, errNotFound) {
+		if !errors.Is(err, errNotHere) {
 			break
 		}
 	}
@@ -708,8 +709,11 @@ func (k *keySource) jwksURI(body []byte, issuer *url.URL) (string, error) {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
+	if object := jsontext.Value(body); object.Kind() != '{' || !object.IsValid(lenient...) { // a page for people, say
+		return "", absent("not a discovery document: no JSON object")
+	}
 	if err := json.Unmarshal(body, &metadata); err != nil {
-		return "", errors.New("not a discovery document: no JSON object, or a member of it has the wrong type")
+		return "", errors.New("not a discovery document: a member has the wrong type or is there twice, or a string is not UTF-8")
 	}
 	if metadata.Issuer != k.issuer {
 		return "", fmt.Errorf("the document is of issuer %s, not of Config.Issuer", loggable(metadata.Issuer))
@@ -741,7 +745,14 @@ type document struct {
 	notModified bool
 }
 
-var errNotFound = errors.New("404 Not Found")
+// absent says that there is no document at an address, so that there may be one
+// at another.
+type absent string
+
+var errNotHere = errors.New("no document")
+
+func (a absent) Error() string        { return string(a) }
+func (a absent) Is(target error) bool { return target == errNotHere }
 
 func (k *keySource) download(ctx context.Context, address, etag string) (*document, error) {
 	failed := func(err error, retryAfter time.Duration) (*document, error) {
@@ -776,8 +787,11 @@ func (k *keySource) download(ctx context.Context, address, etag string) (*docume
 		}
 		return &document{header: response.Header, notModified: true}, nil
 	case http.StatusNotFound:
-		return failed(errNotFound, 0)
+		return failed(absent("404 Not Found"), 0)
 	default:
+		if response.StatusCode/100 == 4 && response.StatusCode != http.StatusTooManyRequests {
+			return failed(absent(fmt.Sprintf("status %d", response.StatusCode)), retryAfter(response.Header))
+		}
 		return failed(fmt.Errorf("status %d", response.StatusCode), retryAfter(response.Header))
 	}
 	decoded, err := decode(response)

@@ -109,10 +109,11 @@ func keysHook(issuer *m2mauthtest.Issuer, f func(w http.ResponseWriter, r *http.
 	keysHookAt(issuer, "/oidc/jwks", f)
 }
 
+// keysHookAt has a path answered by f; one that ends in a slash is part of many.
 func keysHookAt(issuer *m2mauthtest.Issuer, path string, f func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
 	issuer.Intercept(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == path {
+			if r.URL.Path == path || strings.HasSuffix(path, "/") && strings.Contains(r.URL.Path, path) {
 				f(w, r, next)
 				return
 			}
@@ -1076,14 +1077,14 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 		"jwks_uri on another port":                      {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://issuer.test:444/oidc/jwks"}`), discovery: true},
 		"jwks_uri over http on another port":            {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"http://issuer.test:8080/oidc/jwks"}`), discovery: true},
 		"jwks_uri with the issuer before an @":          {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://issuer.test@evil.test/oidc/jwks"}`), discovery: true},
-		"HTML with 200 for discovery":                   {answer: write(200, "<html>"), discovery: true},
+		"HTML with 200 for discovery":                   {answer: write(200, "<html>"), discovery: true, perTry: 3},
 		"500 for discovery":                             {answer: write(500, ""), discovery: true},
 		"an endless discovery document":                 {answer: forever(0, strings.Repeat(" ", 1<<16)), discovery: true},
 		"a discovery document that redirects elsewhere": {answer: redirect("https://evil.test/oidc/.well-known/openid-configuration"), discovery: true},
 	} {
 		path := "/oidc/jwks"
 		if test.discovery {
-			path = "/oidc/.well-known/openid-configuration"
+			path = "/.well-known/"
 		}
 		perTry := max(test.perTry, 1)
 
@@ -1098,7 +1099,7 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 				assert.LessOrEqual(t, waited, keysTimeout)
 				first := issuer.Fetches()
 				assert.LessOrEqual(t, first.JWKS, perTry)
-				assert.LessOrEqual(t, first.Discovery, 1)
+				assert.LessOrEqual(t, first.Discovery, perTry)
 				keysAtOnce(t, g, token, 503)
 				assert.Equal(t, first, issuer.Fetches(), "no fetch while the backoff runs")
 				assert.NotEmpty(t, g.Status().LastError)
@@ -1108,7 +1109,7 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 					keysEventually(t, g, token, 503)
 				}
 				assert.LessOrEqual(t, issuer.Fetches().JWKS, 6*perTry)
-				assert.LessOrEqual(t, issuer.Fetches().Discovery, 6)
+				assert.LessOrEqual(t, issuer.Fetches().Discovery, 6*perTry)
 				issuer.Intercept(nil)
 				time.Sleep(keysBackoff)
 				keysAtOnce(t, g, token, 200)
@@ -1419,7 +1420,7 @@ func TestDiscovery(t *testing.T) {
 		})
 	}
 
-	t.Run("a failure other than 404 falls back to nothing", func(t *testing.T) {
+	t.Run("a failure that says nothing of documents falls back to nothing", func(t *testing.T) {
 		keysBubble(t, func(t *testing.T) {
 			issuer := m2mauthtest.NewIssuer()
 			keysHookAt(issuer, "/oidc"+openid, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(500) })
