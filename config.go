@@ -22,7 +22,8 @@ type Config struct {
 	// Issuer is the issuer's identifier, an absolute https URL, which must
 	// equal iss byte by byte (RFC 9068 §4). Logto's ends in /oidc:
 	// https://your.logto.endpoint/oidc. http is accepted for loopback hosts
-	// and PlainHTTPHosts.
+	// and PlainHTTPHosts, and for any host where JWKSURL or JWKS is set, since
+	// the issuer is then never asked.
 	Issuer string
 
 	// Audience is the API's resource indicator (RFC 8707), exactly as it is
@@ -35,8 +36,8 @@ type Config struct {
 	OtherAudiences []string
 
 	// JWKSURL is where the issuer's key set is. Default: where the issuer's
-	// discovery document says, if that has the issuer's own origin. Set it
-	// where keys are on another origin, or where discovery cannot be reached
+	// discovery document says, if that has the issuer's own origin (one that
+	// has http for the issuer's https is asked over https). Set it where keys are on another origin, or where discovery cannot be reached
 	// or names a host that cannot be reached from here.
 	JWKSURL string
 
@@ -262,12 +263,17 @@ func (c *Config) checkURLs(m *mistakes) {
 		if u.RawQuery != "" || u.ForceQuery {
 			m.add("Issuer must not have a query (RFC 8414 §2)")
 		}
-		if strings.HasSuffix(u.Path, "/oidc/token") || strings.HasSuffix(u.Path, "/oidc/jwks") {
+		switch {
+		case isDiscovery(u.Path):
+			m.add("Issuer must not be the discovery document, which is found by itself: leave out /.well-known/…, as in https://your.logto.endpoint/oidc")
+		case strings.HasSuffix(u.Path, "/oidc/token"), strings.HasSuffix(u.Path, "/oidc/jwks"), strings.Contains(u.Path, "/.well-known/"):
 			m.add("Issuer must not be the token endpoint or the key set: the issuer of Logto ends in /oidc")
 		}
 	}
 	if c.JWKSURL != "" {
-		c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m)
+		if u := c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m); u != nil && isDiscovery(u.Path) {
+			m.add("JWKSURL must not be the discovery document, which is found by itself: leave JWKSURL out, or set it to the document's jwks_uri, such as https://your.logto.endpoint/oidc/jwks")
+		}
 	}
 	for i, h := range c.PlainHTTPHosts {
 		if h == "" || strings.ContainsAny(h, "/ \t@?#") {
@@ -292,19 +298,25 @@ func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
 		m.add("%s must be an absolute https URL, such as %s", field, example)
 		return nil
 	}
-	if strings.Contains(value, "/.well-known/") {
-		m.add("%s must not be the discovery document, which is found by itself: give Issuer alone, without /.well-known/…, such as %s", field, example)
-	}
 	if u.User != nil {
 		m.add("%s must not hold a user name or password", field)
 	}
 	if strings.Contains(value, "#") {
 		m.add("%s must not have a fragment", field)
 	}
-	if !mayAsk(u, c.PlainHTTPHosts) {
+	neverAsked := field == "Issuer" && (c.JWKSURL != "" || c.JWKS != nil)
+	if !neverAsked && !mayAsk(u, c.PlainHTTPHosts) {
 		m.add("%s must be https, not http to %s; http is for loopback hosts and for those that Config.PlainHTTPHosts names", field, u.Host)
 	}
 	return u
+}
+
+// isDiscovery reports whether a URL's path is a discovery document's (OpenID
+// Connect Discovery §4, RFC 8414 §3). Only these names tell: others under
+// /.well-known/, and below openid-configuration, are key sets of real issuers.
+func isDiscovery(path string) bool {
+	path = strings.TrimSuffix(path, "/")
+	return strings.HasSuffix(path, openIDDocument) || strings.HasSuffix(path, oauthDocument) || strings.HasPrefix(path, oauthDocument+"/")
 }
 
 // mayAsk reports whether a URL's host may be asked with its scheme. Keys that

@@ -138,7 +138,7 @@ func TestNewTellsAllMistakesAtOnce(t *testing.T) {
 	_, err := New(Config{
 		Issuer:         "http://a:b@your.logto.endpoint/oidc?a=b#c",
 		OtherAudiences: []string{""},
-		JWKSURL:        "jwks",
+		JWKSURL:        "http://keys.example",
 		JWKS:           []byte("rubbish"),
 		PlainHTTPHosts: []string{""},
 		Algorithms:     []string{"none", "HS256"},

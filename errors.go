@@ -39,7 +39,8 @@ var (
 	// ErrClaims: a claim is missing, has the wrong type, or makes the token one
 	// that cannot be used here (cnf, a lifetime over Config.MaxLifetime). 401.
 	ErrClaims error = &kind{"unacceptable claims", http.StatusUnauthorized, codeInvalidToken}
-	// ErrUnknownKey: the issuer publishes no key that fits the token. 401.
+	// ErrUnknownKey: the issuer publishes no key that fits the token, or several
+	// different ones. 401.
 	ErrUnknownKey error = &kind{"unknown key", http.StatusUnauthorized, codeInvalidToken}
 	// ErrSignature: the signature is wrong. 401.
 	ErrSignature error = &kind{"wrong signature", http.StatusUnauthorized, codeInvalidToken}

@@ -157,6 +157,8 @@ func FuzzReadKeySet(f *testing.F) {
 		`{"keys":[` + key(internalP256, "a") + `],"deep":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + `}`,
 		`{"keys":[` + key(internalP256, "a") + `],"too deep":` + strings.Repeat("[", 32) + strings.Repeat("]", 32) + `}`,
 		"{\"keys\":[" + key(internalP256, "a") + "],\"\xff\":\"\\ud800\"}", `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}`,
+		"\ufeff" + `{"keys":[` + key(internalP256, "a") + `,` + key(internalP256, "a") + `,` + key(internalP256, "b") + `,` + key(internalOtherP256, "a") + `]}`, "\ufeff\ufeff{\"keys\":[]}", " \ufeff{\"keys\":[]}",
+		`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","d":null,"x5c":null,"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo="},` + key(internalEd25519, "a") + `]}`,
 		`{"keys":{}}`, `{"keys":null}`, `[]`, `{"keys":[]}`, "{\"keys\":[" + key(internalEd25519, "\xff") + "]}",
 	} {
 		f.Add([]byte(seed))
@@ -165,11 +167,16 @@ func FuzzReadKeySet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		raws, accepted := naiveKeySet(t, body)
 		usable := 0
+		var known []*naive.Key
 		var want, found []PublishedKey
 		for _, raw := range raws {
-			if one, err := naive.ParseKey(raw, "RS256"); err == nil {
-				usable++
-				want = append(want, PublishedKey{one.ID, one.Alg})
+			one, err := naive.ParseKey(raw, "RS256")
+			if err != nil {
+				continue
+			}
+			usable++
+			if !slices.ContainsFunc(known, func(k *naive.Key) bool { return k.ID == one.ID && k.HasID == one.HasID && k.Same(one) }) {
+				known, want = append(known, one), append(want, PublishedKey{one.ID, one.Alg})
 			}
 		}
 		keys, odd, err := k.parse(body)
@@ -192,9 +199,17 @@ func FuzzReadKeySet(f *testing.F) {
 			id, has := key.ID()
 			assert.Equal(t, has, slices.Contains(s.byID[id], key))
 			for _, alg := range []string{"ES256", "RS256", "EdDSA"} {
-				if one, _ := s.find(id, has, alg); one != nil {
+				one, _ := s.find(id, has, alg)
+				if one != nil {
 					assert.Equal(t, alg, one.Algorithm())
 				}
+				var fitting []*naive.Key
+				for _, k := range known {
+					if k.Alg == alg && (!has || k.HasID && k.ID == id) && !slices.ContainsFunc(fitting, k.Same) {
+						fitting = append(fitting, k)
+					}
+				}
+				assert.Equal(t, len(fitting) == 1, one != nil, "%q: %q %s", body, id, alg)
 			}
 		}
 	})
@@ -203,6 +218,7 @@ func FuzzReadKeySet(f *testing.F) {
 // naiveKeySet returns the elements of the one member named keys.
 func naiveKeySet(t *testing.T, body []byte) (keys []json.RawMessage, accepted bool) {
 	t.Helper()
+	body = bytes.TrimPrefix(body, []byte{0xef, 0xbb, 0xbf})
 	var set map[string]json.RawMessage // its names match exactly
 	if json.Unmarshal(body, &set) != nil || set == nil || depthOf(t, body) > naive.MaxDepth || timesNamed(t, body, "keys") != 1 {
 		return nil, false
@@ -267,12 +283,13 @@ func FuzzDiscovery(f *testing.F) {
 	f.Add([]byte(`{"issuer":"https://issuer.test/oidc/","jwks_uri":"https://issuer.test/"}`))
 	f.Add([]byte(`{"issuer":"https://issuer.test/oidc","jwks_uri":null}`))
 	f.Add([]byte(`null`))
-	k := &keySource{issuer: "https://issuer.test/oidc"}
+	k := &keySource{issuer: "https://issuer.test/oidc", logger: func() *slog.Logger { return slog.New(slog.DiscardHandler) }}
 	issuer, err := url.Parse(k.issuer)
 	require.NoError(f, err)
+	httpURI := regexp.MustCompile(`^(?i:http://issuer\.test)(?:|:|:80|:443)([/?#].*|)$`)
 	own := regexp.MustCompile(`^https://issuer\.test(:(443)?)?([/?#]|$)`)
 	const char = `([a-z0-9._~!$&'()*+,;=:@/-]|%[0-9a-f][0-9a-f])` // RFC 3986 §3.3
-	plain := regexp.MustCompile(`^https://issuer\.test(:(443)?)?(/` + char + `*)?(\?(` + char + `|\?)*)?(#(` + char + `|\?)*)?$`)
+	plain := regexp.MustCompile(`^(https://issuer\.test(:(443)?)?|http://issuer\.test(:(80|443)?)?)(/` + char + `*)?(\?(` + char + `|\?)*)?(#(` + char + `|\?)*)?$`)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		address, err := k.jwksURI(body, issuer)
 		if document, naiveErr := naive.Object(body); naiveErr == nil {
@@ -292,7 +309,16 @@ func FuzzDiscovery(f *testing.F) {
 		id, ok := naive.String(members["issuer"])
 		assert.True(t, ok && id == "https://issuer.test/oidc", "%q", body)
 		uri, ok := naive.String(members["jwks_uri"])
-		assert.True(t, ok && uri == address, "%q", body)
+		if strings.HasPrefix(asciiLower(uri), "https:") {
+			assert.True(t, ok && uri == address, "%q", body)
+		} else { // over https at the issuer itself, with the rest as it was
+			parts := httpURI.FindStringSubmatch(uri)
+			require.NotNil(t, parts, "%q", body)
+			rest, found := strings.CutPrefix(address, "https://issuer.test")
+			want, err := url.Parse("https://issuer.test" + parts[1])
+			require.True(t, found && err == nil, "%q: %s", body, address)
+			assert.Equal(t, want.String(), "https://issuer.test"+rest, "%q", body)
+		}
 		assert.Regexp(t, own, asciiLower(address))
 	})
 }

@@ -1,8 +1,11 @@
 package m2mauth
 
 import (
+	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +85,7 @@ const (
 type keySet struct {
 	keys []*jose.Key
 	byID map[string][]*jose.Key
+	odd  map[string]bool // the oddities that were logged of it
 
 	url, etag  string        // what an If-None-Match may be sent for
 	discovered time.Time     // when a discovery document named url; zero with Config.JWKSURL
@@ -119,12 +123,43 @@ func (s *keySet) find(kid string, hasKID bool, alg string) (key *jose.Key, refet
 		if k.Algorithm() != alg {
 			continue
 		}
-		if key != nil {
+		if key != nil && !key.Same(k) {
 			return nil, false // which one is meant cannot be told
 		}
-		key = k
+		key = cmp.Or(key, k)
 	}
 	return key, refetch
+}
+
+// whyNoKey says why find found none.
+func whyNoKey(s *keySet, kid string, hasKID bool, alg string) string {
+	fits := func(k *jose.Key) bool { return k.Algorithm() == alg }
+	switch {
+	case hasKID && len(s.byID[kid]) == 0:
+		return "the issuer publishes no key with the token's key ID: it was rotated out, or this API has the keys of another server"
+	case hasKID && !slices.ContainsFunc(s.byID[kid], fits):
+		return "the issuer publishes the token's key, but it cannot be used: its use, its algorithm or its form does not fit the token"
+	case hasKID:
+		return "the issuer publishes several different keys with the token's key ID, and which one signed it cannot be told"
+	case slices.ContainsFunc(s.keys, fits):
+		return "the token names no key, and the issuer publishes several that may have signed it"
+	}
+	return "the token names no key, and the issuer publishes none for its algorithm"
+}
+
+// published says for the log what is known of the key that a token names.
+func (s *keySet) published(kid string, hasKID bool) slog.Attr {
+	var all []string
+	if hasKID {
+		for _, k := range s.byID[kid] {
+			if err := k.Problem(); err != nil {
+				all = append(all, err.Error())
+			} else {
+				all = append(all, "for "+k.Algorithm())
+			}
+		}
+	}
+	return slog.String("published", loggable(strings.Join(all, "; ")))
 }
 
 // keySource gets and keeps an issuer's keys.
@@ -137,6 +172,7 @@ type keySource struct {
 	timeout       time.Duration
 	logger        func() *slog.Logger
 	static        bool
+	httpKeys      sync.Once // tells of a jwks_uri over http
 
 	current atomic.Pointer[keySet] // nil until the first fetch succeeded
 
@@ -177,9 +213,9 @@ func newKeySource(c *Config, rsaAlgorithm string, logger func() *slog.Logger) (*
 		if err != nil {
 			return nil, fmt.Errorf("m2mauth: Config.JWKS: %w", err)
 		}
-		k.logOddKeys("Config.JWKS", odd)
 		set := new(keySet)
 		set.index(keys)
+		set.odd = k.logOddities(set.address(), append(odd, severalFit(keys)...), nil)
 		k.current.Store(set)
 		k.static = true
 		return k, nil
@@ -196,7 +232,6 @@ func fetchClient(configured *http.Client, timeout time.Duration) *http.Client {
 		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext, // connecting is not ended by the request's context
 		TLSHandshakeTimeout:    timeout,
 		DisableKeepAlives:      true, // minutes lie between fetches: keep no connection and no goroutine
-		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}}
 	if configured != nil {
@@ -216,6 +251,13 @@ func fetchClient(configured *http.Client, timeout time.Duration) *http.Client {
 
 func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && lowerASCII(a.Hostname()) == lowerASCII(b.Hostname()) && port(a) == port(b)
+}
+
+// sameButForTLS reports whether a URL is an origin's in all but that it has http
+// for https.
+func sameButForTLS(plain, origin *url.URL) bool {
+	return plain.Scheme == "http" && lowerASCII(plain.Hostname()) == lowerASCII(origin.Hostname()) &&
+		(port(plain) == port(origin) || port(plain) == "80" && port(origin) == "443")
 }
 
 func port(u *url.URL) string {
@@ -238,8 +280,8 @@ func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID 
 		key, _ = set.find(kid, hasKID, alg)
 	}
 	if key == nil {
-		return nil, waited, newError(ErrUnknownKey, "the issuer publishes no key that fits the token's key ID and algorithm: was its key rotated out?",
-			slog.String("kid", loggable(kid)), slog.String("alg", alg), slog.String("keys_from", set.address()), slog.Int("keys", len(set.keys)))
+		return nil, waited, newError(ErrUnknownKey, whyNoKey(set, kid, hasKID, alg), slog.String("kid", loggable(kid)), slog.String("alg", alg),
+			set.published(kid, hasKID), slog.String("keys_from", set.address()), slog.Int("keys", len(set.keys)))
 	}
 	return key, waited, nil
 }
@@ -507,15 +549,16 @@ func (k *keySource) fetch(ctx context.Context, old *keySet, rediscover bool) (*k
 	}
 	next.ttl = k.ttlOf(doc.header)
 	if doc.notModified {
-		next.keys, next.byID = old.keys, old.byID
+		next.keys, next.byID, next.odd = old.keys, old.byID, old.odd
 		return next, nil
 	}
 	keys, odd, err := k.parse(doc.body)
 	if err != nil {
 		return nil, &fetchError{url: next.url, err: err}
 	}
-	k.logOddKeys(next.url, odd)
+	var known map[string]bool
 	if old != nil {
+		known = old.odd
 		for i, key := range keys {
 			if same := slices.IndexFunc(old.keys, key.Equal); same >= 0 {
 				keys[i] = old.keys[same] // tokens that it verified stay remembered
@@ -523,18 +566,58 @@ func (k *keySource) fetch(ctx context.Context, old *keySet, rediscover bool) (*k
 		}
 	}
 	next.index(keys)
+	next.odd = k.logOddities(next.address(), append(odd, severalFit(keys)...), known)
 	next.etag = doc.header.Get("ETag")
 	return next, nil
 }
 
-func (k *keySource) logOddKeys(address string, odd []error) {
-	for i, err := range odd {
-		if i == maxOddKeysLogged {
-			break
+// oddity is what an operator may want to know of a key set that is taken.
+type oddity struct {
+	level        slog.Level
+	text, reason string
+	of           string // what tells it from others with the same reason
+}
+
+// logOddities logs those that are not known from the set before, and returns what
+// is to be known of this one.
+func (k *keySource) logOddities(address string, odd []oddity, known map[string]bool) map[string]bool {
+	seen, logged := make(map[string]bool), make(map[slog.Level]int)
+	for _, o := range odd {
+		id := o.reason + o.of
+		if !seen[id] && !known[id] && logged[o.level] < maxOddKeysLogged {
+			logged[o.level]++
+			k.logger().Log(context.Background(), o.level, o.text, "url", address, "reason", o.reason, "odd_keys", len(odd))
 		}
-		k.logger().Warn("m2mauth: a published key cannot be used and is left out",
-			"url", query.ReplaceAllString(address, ""), "reason", err.Error(), "odd_keys", len(odd))
+		seen[id] = true
 	}
+	return seen
+}
+
+// severalFit finds the keys that make each other useless, since a token names no
+// one of them.
+func severalFit(keys []*jose.Key) (odd []oddity) {
+	type name struct {
+		id    string
+		hasID bool
+		alg   string
+	}
+	counts := make(map[name]int)
+	for _, key := range keys {
+		id, hasID := key.ID()
+		n := name{id, hasID, key.Algorithm()}
+		if n.alg == "" {
+			continue
+		}
+		if counts[n]++; counts[n] == 2 {
+			reason := fmt.Sprintf("kid %q, alg %s", loggable(id), n.alg)
+			if !hasID {
+				reason = "no kid, alg " + n.alg
+			}
+			odd = append(odd, oddity{level: slog.LevelWarn, reason: reason,
+				text: "m2mauth: different keys are published under one name, and the tokens that they sign are refused"})
+		}
+	}
+	return odd
 }
 
 // ttlOf takes the TTL from max-age, if it is positive, within bounds. Logto says
@@ -581,8 +664,15 @@ func (k *keySource) discover(ctx context.Context, old *keySet, again bool) (stri
 	return address, time.Now(), nil
 }
 
-// readDiscovery asks for OpenID Connect's document, and where there is none for
-// RFC 8414's: appended to the issuer, as Logto serves it, and inserted before its
+// Where discovery documents are: at an issuer, and for the second also between
+// its host and path.
+const (
+	openIDDocument = "/.well-known/openid-configuration"
+	oauthDocument  = "/.well-known/oauth-authorization-server"
+)
+
+// readDiscovery asks for OpenID Connect's document, and where there is none (any
+// 4xx but 429, or something else than a JSON object) for RFC 8414's: appended to the issuer, as Logto serves it, and inserted before its
 // path, as the RFC has it (§3.1).
 func (k *keySource) readDiscovery(ctx context.Context) (string, error) {
 	base := strings.TrimSuffix(k.issuer, "/")
@@ -592,20 +682,21 @@ func (k *keySource) readDiscovery(ctx context.Context) (string, error) {
 	}
 	var first error
 	for _, address := range []string{
-		base + "/.well-known/openid-configuration",
-		base + "/.well-known/oauth-authorization-server",
-		issuer.Scheme + "://" + issuer.Host + "/.well-known/oauth-authorization-server" + issuer.EscapedPath(),
+		base + openIDDocument,
+		base + oauthDocument,
+		issuer.Scheme + "://" + issuer.Host + oauthDocument + issuer.EscapedPath(),
 	} {
 		doc, err := k.download(ctx, address, "")
 		if err == nil {
-			endpoint, err := k.jwksURI(doc.body, issuer)
-			if err != nil {
-				return "", &fetchError{url: address, err: err}
+			var endpoint string
+			endpoint, err = k.jwksURI(doc.body, issuer)
+			if err == nil {
+				return endpoint, nil
 			}
-			return endpoint, nil
+			err = &fetchError{url: address, err: err}
 		}
 		first = cmp.Or(first, err)
-		if !errors.Is(err, errNotFound) {
+		if !errors.Is(err, errNotHere) {
 			break
 		}
 	}
@@ -618,8 +709,11 @@ func (k *keySource) jwksURI(body []byte, issuer *url.URL) (string, error) {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
+	if object := jsontext.Value(body); object.Kind() != '{' || !object.IsValid(lenient...) { // a page for people, say
+		return "", absent("not a discovery document: no JSON object")
+	}
 	if err := json.Unmarshal(body, &metadata); err != nil {
-		return "", errors.New("not a discovery document: no JSON object, or a member of it has the wrong type")
+		return "", errors.New("not a discovery document: a member has the wrong type or is there twice, or a string is not UTF-8")
 	}
 	if metadata.Issuer != k.issuer {
 		return "", fmt.Errorf("the document is of issuer %s, not of Config.Issuer", loggable(metadata.Issuer))
@@ -627,6 +721,14 @@ func (k *keySource) jwksURI(body []byte, issuer *url.URL) (string, error) {
 	u, err := url.Parse(metadata.JWKSURI)
 	if err != nil || u.Host == "" || u.User != nil { // which is not shown: it may have a password
 		return "", errors.New("the document has no jwks_uri that is an absolute URL without user and password")
+	}
+	if issuer.Scheme == "https" && sameButForTLS(u, issuer) {
+		k.httpKeys.Do(func() {
+			k.logger().Warn("m2mauth: the issuer names its key set over http, and it is asked for over https: at a Logto behind a proxy that ends TLS set TRUST_PROXY_HEADER=1",
+				"issuer", k.issuer, "jwks_uri", loggable(query.ReplaceAllString(metadata.JWKSURI, "")))
+		})
+		u.Scheme, u.Host = issuer.Scheme, issuer.Host
+		return u.String(), nil
 	}
 	// A Logto document's jwks_uri follows the Host header of the request, so a
 	// poisoned cache could move it.
@@ -643,7 +745,14 @@ type document struct {
 	notModified bool
 }
 
-var errNotFound = errors.New("404 Not Found")
+// absent says that there is no document at an address, so that there may be one
+// at another.
+type absent string
+
+var errNotHere = errors.New("no document")
+
+func (a absent) Error() string        { return string(a) }
+func (a absent) Is(target error) bool { return target == errNotHere }
 
 func (k *keySource) download(ctx context.Context, address, etag string) (*document, error) {
 	failed := func(err error, retryAfter time.Duration) (*document, error) {
@@ -654,7 +763,9 @@ func (k *keySource) download(ctx context.Context, address, etag string) (*docume
 		return failed(errors.New("not a URL that can be asked"), 0)
 	}
 	r.Header.Set("Accept", "application/jwk-set+json, application/json")
-	r.Header.Set("Cache-Control", "no-cache") // a cache on the way may still have the keys of before a rotation
+	// A cache on the way may still have the keys of before a rotation. With no-cache,
+	// which says as much, Logto would never answer 304.
+	r.Header.Set("Cache-Control", "max-age=0")
 	r.Header.Set("User-Agent", "m2mauth")
 	if etag != "" {
 		r.Header.Set("If-None-Match", etag)
@@ -676,11 +787,18 @@ func (k *keySource) download(ctx context.Context, address, etag string) (*docume
 		}
 		return &document{header: response.Header, notModified: true}, nil
 	case http.StatusNotFound:
-		return failed(errNotFound, 0)
+		return failed(absent("404 Not Found"), 0)
 	default:
+		if response.StatusCode/100 == 4 && response.StatusCode != http.StatusTooManyRequests {
+			return failed(absent(fmt.Sprintf("status %d", response.StatusCode)), retryAfter(response.Header))
+		}
 		return failed(fmt.Errorf("status %d", response.StatusCode), retryAfter(response.Header))
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	decoded, err := decode(response)
+	if err != nil {
+		return failed(err, 0)
+	}
+	body, err := io.ReadAll(io.LimitReader(decoded, maxDocumentBytes+1))
 	if err != nil {
 		return failed(err, 0)
 	}
@@ -688,6 +806,19 @@ func (k *keySource) download(ctx context.Context, address, etag string) (*docume
 		return failed(errors.New("the document is larger than 1 MiB"), 0)
 	}
 	return &document{header: response.Header, body: body}, nil
+}
+
+// decode undoes gzip that the transport left: it undoes only what it asked for
+// itself, and some servers compress unasked.
+func decode(response *http.Response) (io.Reader, error) {
+	coding := strings.Join(response.Header.Values("Content-Encoding"), ", ")
+	switch lowerASCII(strings.Trim(coding, " \t")) {
+	case "", "identity":
+		return response.Body, nil
+	case "gzip", "x-gzip": // RFC 9110 §8.4.1.3
+		return gzip.NewReader(response.Body)
+	}
+	return nil, fmt.Errorf("the document has the content coding %s, which cannot be read", loggable(coding))
 }
 
 // retryAfter reads both forms of the field (RFC 9110 §10.2.3). What cannot be
@@ -714,7 +845,8 @@ func deltaSeconds(s string) (d time.Duration, ok bool) {
 // parse reads a key set (RFC 7517 §5). Keys that cannot be used are left out and
 // told in odd, so that a new kind of key does not take the others along; but
 // their IDs stay known. A set without any usable key is refused.
-func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error) {
+func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []oddity, err error) {
+	body = bytes.TrimPrefix(body, []byte("\ufeff")) // RFC 8259 §8.1 lets readers skip it
 	var list jsontext.Value
 	err = readObject(body, func(name []byte, value jsontext.Value) error {
 		if string(name) != "keys" {
@@ -733,18 +865,22 @@ func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error
 		return nil, nil, errors.New("not a JSON Web Key Set: no member keys; a single key is put as {\"keys\":[…]}")
 	}
 	total, usable := 0, 0
+	byID := make(map[string][]*jose.Key)
 	err = readArray(list, func(raw jsontext.Value) error {
 		if total++; total > maxKeys {
 			return fmt.Errorf("more than %d keys", maxKeys)
 		}
 		key, err := jose.ParseKey(raw, k.rsaAlgorithm)
-		if key != nil {
-			keys = append(keys, key)
-		}
 		if err != nil {
-			odd = append(odd, oddKey(key, err))
+			odd = append(odd, oddKey(key, raw, err))
 		} else {
 			usable++
+		}
+		if key == nil {
+			return nil
+		}
+		if id, _ := key.ID(); !slices.ContainsFunc(byID[id], key.Equal) { // one that is there twice is one
+			keys, byID[id] = append(keys, key), append(byID[id], key)
 		}
 		return nil
 	}, lenient...)
@@ -752,15 +888,29 @@ func (k *keySource) parse(body []byte) (keys []*jose.Key, odd []error, err error
 		return nil, nil, errors.New("not a JSON Web Key Set: " + err.Error())
 	}
 	if usable == 0 {
-		return nil, nil, fmt.Errorf("the key set has no usable key: of %d, the first: %w", total, cmp.Or(slices.Concat(odd, []error{errors.New("none")})...))
+		first := "none"
+		if len(odd) > 0 {
+			first = odd[0].reason
+		}
+		return nil, nil, fmt.Errorf("the key set has no usable key: of %d, the first: %s", total, first)
 	}
 	return keys, odd, nil
 }
 
-func oddKey(key *jose.Key, err error) error {
-	if key == nil {
-		return err
+func oddKey(key *jose.Key, raw jsontext.Value, err error) oddity {
+	o := oddity{level: slog.LevelWarn, text: "m2mauth: a published key cannot be used and is left out", reason: err.Error()}
+	if errors.Is(err, jose.ErrEncryption) { // many issuers have one, and nothing is wrong with it
+		o.level = slog.LevelDebug
 	}
-	id, _ := key.ID()
-	return fmt.Errorf("kid %q: %w", loggable(id), err)
+	if key != nil {
+		id, _ := key.ID()
+		o.reason = fmt.Sprintf("kid %q: %s", loggable(id), o.reason)
+	}
+	form := raw.Clone() // in which the order of members does not count
+	if form.Canonicalize() != nil {
+		form = raw
+	}
+	sum := sha256.Sum256(form)
+	o.of = string(sum[:])
+	return o
 }

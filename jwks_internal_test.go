@@ -22,12 +22,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Keys of RFC 8037 appendix A.2 and RFC 7515 appendix A.3, and one for each test
+// Keys of RFC 8037 appendix A.2, RFC 7515 appendix A.3 and RFC 7517 appendix A.1, and one for each test
 // that needs another: only find looks at them, and nothing is verified.
 const (
-	internalEd25519 = `{"kty":"OKP","crv":"Ed25519",%s"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
-	internalP256    = `{"kty":"EC","crv":"P-256",%s"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
-	internalUnknown = `{"kty":"AKP",%s"alg":"ML-DSA-44"}`
+	internalEd25519   = `{"kty":"OKP","crv":"Ed25519",%s"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
+	internalP256      = `{"kty":"EC","crv":"P-256",%s"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
+	internalOtherP256 = `{"kty":"EC","crv":"P-256",%s"x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`
+	internalUnknown   = `{"kty":"AKP",%s"alg":"ML-DSA-44"}`
 )
 
 func TestWhichKeyFits(t *testing.T) {
@@ -46,9 +47,13 @@ func TestWhichKeyFits(t *testing.T) {
 		"a kid whose key is for another algorithm":     {[]string{key(internalP256, "a")}, "a", true, "EdDSA", false, false},
 		"a kid whose key cannot be used":               {[]string{key(internalP256, "a"), key(internalUnknown, "b")}, "b", true, "ES256", false, false},
 		"two keys with the kid, of which one fits":     {[]string{key(internalP256, "a"), key(internalEd25519, "a")}, "a", true, "EdDSA", true, false},
-		"two keys with the kid that both fit":          {[]string{key(internalP256, "a"), key(internalP256, "a")}, "a", true, "ES256", false, false},
+		"two keys with the kid that both fit":          {[]string{key(internalP256, "a"), key(internalOtherP256, "a")}, "a", true, "ES256", false, false},
+		"a key that is there twice":                    {[]string{key(internalP256, "a"), key(internalP256, "a")}, "a", true, "ES256", true, false},
+		"a key that is there twice, and another":       {[]string{key(internalP256, "a"), key(internalP256, "a"), key(internalOtherP256, "a")}, "a", true, "ES256", false, false},
+		"no kid, and one key with two kids":            {[]string{key(internalP256, "a"), key(internalP256, "b")}, "", false, "ES256", true, false},
+		"no kid, and one key with a kid and without":   {[]string{key(internalP256, "a"), bare(internalP256)}, "", false, "ES256", true, false},
 		"no kid, and one key fits":                     {[]string{key(internalP256, "a"), key(internalEd25519, "b")}, "", false, "EdDSA", true, false},
-		"no kid, and two keys fit":                     {[]string{key(internalP256, "a"), key(internalP256, "b")}, "", false, "ES256", false, false},
+		"no kid, and two keys fit":                     {[]string{key(internalP256, "a"), key(internalOtherP256, "b")}, "", false, "ES256", false, false},
 		"no kid, and none fits":                        {[]string{key(internalP256, "a")}, "", false, "EdDSA", false, false},
 		"no kid on either side":                        {[]string{bare(internalP256)}, "", false, "ES256", true, false},
 		"a key without a kid is not the one asked for": {[]string{bare(internalP256)}, "a", true, "ES256", false, true},

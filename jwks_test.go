@@ -109,10 +109,11 @@ func keysHook(issuer *m2mauthtest.Issuer, f func(w http.ResponseWriter, r *http.
 	keysHookAt(issuer, "/oidc/jwks", f)
 }
 
+// keysHookAt has a path answered by f; one that ends in a slash is part of many.
 func keysHookAt(issuer *m2mauthtest.Issuer, path string, f func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
 	issuer.Intercept(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == path {
+			if r.URL.Path == path || strings.HasSuffix(path, "/") && strings.Contains(r.URL.Path, path) {
 				f(w, r, next)
 				return
 			}
@@ -1074,16 +1075,16 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 		"discovery with a number for jwks_uri":          {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":1}`), discovery: true},
 		"jwks_uri on another host":                      {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://evil.test/oidc/jwks"}`), discovery: true},
 		"jwks_uri on another port":                      {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://issuer.test:444/oidc/jwks"}`), discovery: true},
-		"jwks_uri over http":                            {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"http://issuer.test/oidc/jwks"}`), discovery: true},
+		"jwks_uri over http on another port":            {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"http://issuer.test:8080/oidc/jwks"}`), discovery: true},
 		"jwks_uri with the issuer before an @":          {answer: write(200, `{"issuer":"https://issuer.test/oidc","jwks_uri":"https://issuer.test@evil.test/oidc/jwks"}`), discovery: true},
-		"HTML with 200 for discovery":                   {answer: write(200, "<html>"), discovery: true},
+		"HTML with 200 for discovery":                   {answer: write(200, "<html>"), discovery: true, perTry: 3},
 		"500 for discovery":                             {answer: write(500, ""), discovery: true},
 		"an endless discovery document":                 {answer: forever(0, strings.Repeat(" ", 1<<16)), discovery: true},
 		"a discovery document that redirects elsewhere": {answer: redirect("https://evil.test/oidc/.well-known/openid-configuration"), discovery: true},
 	} {
 		path := "/oidc/jwks"
 		if test.discovery {
-			path = "/oidc/.well-known/openid-configuration"
+			path = "/.well-known/"
 		}
 		perTry := max(test.perTry, 1)
 
@@ -1098,7 +1099,7 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 				assert.LessOrEqual(t, waited, keysTimeout)
 				first := issuer.Fetches()
 				assert.LessOrEqual(t, first.JWKS, perTry)
-				assert.LessOrEqual(t, first.Discovery, 1)
+				assert.LessOrEqual(t, first.Discovery, perTry)
 				keysAtOnce(t, g, token, 503)
 				assert.Equal(t, first, issuer.Fetches(), "no fetch while the backoff runs")
 				assert.NotEmpty(t, g.Status().LastError)
@@ -1108,7 +1109,7 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 					keysEventually(t, g, token, 503)
 				}
 				assert.LessOrEqual(t, issuer.Fetches().JWKS, 6*perTry)
-				assert.LessOrEqual(t, issuer.Fetches().Discovery, 6)
+				assert.LessOrEqual(t, issuer.Fetches().Discovery, 6*perTry)
 				issuer.Intercept(nil)
 				time.Sleep(keysBackoff)
 				keysAtOnce(t, g, token, 200)
@@ -1235,8 +1236,9 @@ func TestAnOddKeyDoesNotSpoilTheOthers(t *testing.T) {
 	for name, test := range map[string]struct {
 		jwk   string
 		noKID bool // the kid cannot be read
+		quiet bool // nothing is wrong with it
 	}{
-		"use enc":                          {jwk: ec(`,"use":"enc"`)},
+		"use enc":                          {jwk: ec(`,"use":"enc"`), quiet: true},
 		"use that is a number":             {jwk: ec(`,"use":1`)},
 		"key_ops without verify":           {jwk: ec(`,"key_ops":["encrypt"]`)},
 		"key_ops that is no array":         {jwk: ec(`,"key_ops":"verify"`)},
@@ -1254,7 +1256,7 @@ func TestAnOddKeyDoesNotSpoilTheOthers(t *testing.T) {
 		"the EC point at infinity":         {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"` + zeros + `","y":"` + zeros + `"}`},
 		"short EC coordinates":             {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"AQ","y":"AQ"}`},
 		"long EC coordinates":              {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"AAAA` + p256x + `","y":"AAAA` + p256y + `"}`},
-		"padded EC coordinates":            {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"` + p256x + `=","y":"` + p256y + `="}`},
+		"EC coordinates padded too much":   {jwk: `{"kty":"EC","kid":"odd","crv":"P-256","x":"` + p256x + `==","y":"` + p256y + `=="}`},
 		"P-256 coordinates called P-384":   {jwk: `{"kty":"EC","kid":"odd","crv":"P-384","x":"` + p256x + `","y":"` + p256y + `"}`},
 		"secp256k1":                        {jwk: `{"kty":"EC","kid":"odd","crv":"secp256k1","x":"` + p256x + `","y":"` + p256y + `"}`},
 		"X25519":                           {jwk: `{"kty":"OKP","kid":"odd","crv":"X25519","x":"` + zeros + `"}`},
@@ -1283,7 +1285,12 @@ func TestAnOddKeyDoesNotSpoilTheOthers(t *testing.T) {
 				issuer.PublishJWK([]byte(test.jwk))
 				g := keysGuard(t, issuer, func(c *m2mauth.Config) { c.Logger = slog.New(&log) })
 				keysAtOnce(t, g, keysToken(issuer, ""), 200)
-				assert.Equal(t, 1, log.count(slog.LevelWarn), "skipped and logged")
+				level := slog.LevelWarn
+				if test.quiet {
+					level = slog.LevelDebug
+					assert.Zero(t, log.count(slog.LevelWarn))
+				}
+				assert.Equal(t, 1, log.count(level), "skipped and logged")
 				for _, alg := range []string{"ES256", "ES384", "RS256", "EdDSA"} {
 					odd := issuer.Sign(m2mauthtest.Token{Audience: keysAPI, Header: map[string]any{"kid": "odd", "alg": alg}})
 					keysAtOnce(t, g, odd, 401)
@@ -1413,7 +1420,7 @@ func TestDiscovery(t *testing.T) {
 		})
 	}
 
-	t.Run("a failure other than 404 falls back to nothing", func(t *testing.T) {
+	t.Run("a failure that says nothing of documents falls back to nothing", func(t *testing.T) {
 		keysBubble(t, func(t *testing.T) {
 			issuer := m2mauthtest.NewIssuer()
 			keysHookAt(issuer, "/oidc"+openid, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(500) })
@@ -1480,7 +1487,7 @@ func TestDiscovery(t *testing.T) {
 		},
 		"no answer": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
-		for where, follow := range map[string]bool{"https://issuer.test/oidc/moved": true, "https://evil.test/oidc/moved": false, "http://issuer.test/oidc/moved": false} {
+		for where, follow := range map[string]bool{"https://issuer.test/oidc/moved": true, "https://evil.test/oidc/moved": false, "http://issuer.test/oidc/moved": true} {
 			t.Run("a key set moved to "+where+", the old URL says "+name, func(t *testing.T) {
 				keysBubble(t, func(t *testing.T) {
 					issuer := m2mauthtest.NewIssuer()

@@ -650,11 +650,12 @@ func (y *year) checkRate(name string, l *yearLog) {
 		within time.Duration
 		most   int
 	}{
-		// An attempt is one request, or two with discovery. Some are 1, 2, 4,
-		// 8, 16 s apart, once while the issuer fails and once for unknown key
-		// IDs after it; all others half a minute.
-		{time.Minute, 2 * 6 * 2},
-		{time.Hour, 2 * (6*2 + 2*60)},
+		// An attempt is one request, or two with discovery, or four where its
+		// document is at none of its three places. Some are 1, 2, 4, 8, 16 s
+		// apart, once while the issuer fails and once for unknown key IDs after
+		// it; all others half a minute.
+		{time.Minute, 4 * 6 * 2},
+		{time.Hour, 4 * (6*2 + 2*60)},
 	} {
 		for i, first := range l.asked {
 			if j := i + bound.most; j < len(l.asked) && l.asked[j].Sub(first) < bound.within {

@@ -46,11 +46,12 @@ func (i *Issuer) serveJWKS(w http.ResponseWriter, r *http.Request) {
 	writeDocument(w, r, body)
 }
 
-// writeDocument answers with the body, or with 304 if the client has it.
+// writeDocument answers with the body, or with 304 if the client has it and did
+// not say no-cache: then Logto's server sends it whole.
 func writeDocument(w http.ResponseWriter, r *http.Request, body []byte) {
 	h := w.Header()
 	allowOrigins(h)
-	if tag := h.Get("ETag"); tag != "" && matches(r.Header.Values("If-None-Match"), tag) {
+	if tag := h.Get("ETag"); tag != "" && !saysNoCache(r.Header.Values("Cache-Control")) && matches(r.Header.Values("If-None-Match"), tag) {
 		h.Del("Content-Type")
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -66,6 +67,16 @@ func writeDocument(w http.ResponseWriter, r *http.Request, body []byte) {
 func etag(body []byte) string {
 	sum := sha256.Sum256(body)
 	return fmt.Sprintf(`"%x-%s"`, len(body), base64.StdEncoding.EncodeToString(sum[:])[:27])
+}
+
+// saysNoCache looks for the directive as Logto's server does: in its exact form.
+func saysNoCache(fields []string) bool {
+	for directive := range strings.SplitSeq(strings.Join(fields, ","), ",") {
+		if strings.TrimSpace(directive) == "no-cache" {
+			return true
+		}
+	}
+	return false
 }
 
 // matches evaluates If-None-Match (RFC 9110 section 13.1.2). The tags of an

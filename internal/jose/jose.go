@@ -64,6 +64,7 @@ type Key struct {
 	id        string
 	hasID     bool
 	algorithm string // "" in a key that cannot be used
+	problem   error  // why it cannot
 	public    crypto.PublicKey
 	verifier  jws.Verifier
 }
@@ -75,18 +76,32 @@ func (k *Key) ID() (kid string, ok bool) { return k.id, k.hasID }
 // and "" for a key that cannot be used.
 func (k *Key) Algorithm() string { return k.algorithm }
 
+// Problem returns why the key cannot be used, and nil for one that can.
+func (k *Key) Problem() error { return k.problem }
+
 // Equal reports whether both keys have the same kid, algorithm and material.
 func (k *Key) Equal(other *Key) bool {
+	return k.id == other.id && k.hasID == other.hasID && k.Same(other)
+}
+
+// Same reports whether both keys verify the same signatures, whatever their kids.
+func (k *Key) Same(other *Key) bool {
 	public, ok := k.public.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && k.id == other.id && k.hasID == other.hasID && k.algorithm == other.algorithm && public.Equal(other.public)
+	return ok && k.algorithm == other.algorithm && public.Equal(other.public)
 }
 
 // privateMembers make a JWK a private or symmetric key (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
 var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
+// ErrEncryption is the problem of a key that is published for encryption, as many
+// issuers have one.
+var ErrEncryption = errors.New("use is enc: the key is for encryption")
+
 // ParseKey reads one JWK. Beside an error it still returns a key, which fits no
 // algorithm, if at least the kid could be read, so that callers can tell a kid
-// that is published from one that is not. rsaAlgorithm is what an RSA key
+// that is published from one that is not. Where an issuer's spelling of a key is
+// wrong and says nothing else than the right one (padding, zeros before numbers,
+// null for a member that is not there), it is read. rsaAlgorithm is what an RSA key
 // without alg is for; with "" such a key is an error.
 func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 	var members jwkMembers
@@ -99,11 +114,11 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 		return nil, err
 	}
 	public, alg, err := members.publicKey(rsaAlgorithm)
-	if err != nil {
-		return key, err
+	if err == nil {
+		key.verifier, err = jws.NewVerifier(jwa.SignatureAlgorithm(alg))
 	}
-	key.verifier, err = jws.NewVerifier(jwa.SignatureAlgorithm(alg))
 	if err != nil {
+		key.problem = err
 		return key, err
 	}
 	key.public, key.algorithm = public, alg
@@ -124,13 +139,14 @@ func (m jwkMembers) text(name string) (s string, present bool, err error) {
 	return s, true, nil
 }
 
-// octets reads a member that holds base64url; size 0 stands for any.
+// octets reads a member that holds base64url, with padding or without; size 0
+// stands for any.
 func (m jwkMembers) octets(name string, size int) ([]byte, error) {
 	s, _, err := m.text(name)
 	if err != nil {
 		return nil, err
 	}
-	b, err := DecodeBase64URL(s)
+	b, err := DecodeBase64URL(unpadded(s))
 	if err != nil || len(b) == 0 {
 		return nil, fmt.Errorf("%s is missing or not base64url", name)
 	}
@@ -138,6 +154,14 @@ func (m jwkMembers) octets(name string, size int) ([]byte, error) {
 		return nil, fmt.Errorf("%s has %d bytes, not %d", name, len(b), size)
 	}
 	return b, nil
+}
+
+// unpadded takes the padding of RFC 4648 §3.2 off, if it is the right one.
+func unpadded(s string) string {
+	if bare := strings.TrimRight(s, "="); len(s)%4 == 0 && len(s)-len(bare) <= 2 {
+		return bare
+	}
+	return s
 }
 
 // publicKey returns the key and the one algorithm that it is for.
@@ -186,11 +210,14 @@ func (m jwkMembers) publicKey(rsaAlgorithm string) (public crypto.PublicKey, alg
 // §4.3), and keys that were never to be published.
 func (m jwkMembers) checkUse() error {
 	for _, name := range privateMembers {
-		if _, present := m[name]; present {
+		if v, present := m[name]; present && v.Kind() != 'n' { // null is how some say that there is none
 			return errors.New("a private or symmetric key is published")
 		}
 	}
-	if use, present, err := m.text("use"); err != nil || (present && use != "sig") {
+	switch use, present, err := m.text("use"); {
+	case use == "enc":
+		return ErrEncryption
+	case err != nil || (present && use != "sig"):
 		return errors.New("use is not sig")
 	}
 	v, present := m["key_ops"]
@@ -238,9 +265,8 @@ func (m jwkMembers) rsa() (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n[0] == 0 || e[0] == 0 {
-		return nil, errors.New("n or e has leading zeros") // RFC 7518 §2, Base64urlUInt
-	}
+	// Against RFC 7518 §2 some have a zero in front, for the sign of a number that
+	// can have none: it is the same number.
 	modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
 	if bits := modulus.BitLen(); bits < minRSABits || bits > maxRSABits {
 		return nil, fmt.Errorf("a modulus of %d bits, not %d to %d", bits, minRSABits, maxRSABits)

@@ -334,7 +334,7 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"a symmetric key", jwk{"kty": "oct", "kid": "1", "k": "AAAA"}, "a private or symmetric key is published"},
 		{"a symmetric key without k", jwk{"kty": "oct", "kid": "1"}, "unsupported kty"},
 		{"an EC key with d", ec.with(jwk{"d": "AAAA"}), "a private or symmetric key is published"},
-		{"an EC key with d that is null", ec.with(jwk{"d": json.RawMessage("null")}), "a private or symmetric key is published"},
+		{"an EC key with an empty d", ec.with(jwk{"d": ""}), "a private or symmetric key is published"},
 		{"an EC key with k", ec.with(jwk{"k": "AAAA"}), "a private or symmetric key is published"},
 		{"an OKP key with d", okp.with(jwk{"d": "AAAA"}), "a private or symmetric key is published"},
 		{"an RSA key with p", rsaJWK().with(jwk{"p": "AAAA"}), "a private or symmetric key is published"},
@@ -344,7 +344,7 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"an RSA key with qi", rsaJWK().with(jwk{"qi": "AAAA"}), "a private or symmetric key is published"},
 		{"an RSA key with oth", rsaJWK().with(jwk{"oth": []int{}}), "a private or symmetric key is published"},
 
-		{"use enc", ec.with(jwk{"use": "enc"}), "use is not sig"},
+		{"use enc", ec.with(jwk{"use": "enc"}), "use is enc: the key is for encryption"},
 		{"an empty use", ec.with(jwk{"use": ""}), "use is not sig"},
 		{"use that is no string", ec.with(jwk{"use": 1}), "use is not sig"},
 		{"use null", ec.with(jwk{"use": json.RawMessage("null")}), "use is not sig"},
@@ -382,7 +382,9 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"no y", ec.with(jwk{"y": nil}), "y is missing or not base64url"},
 		{"x that is no string", ec.with(jwk{"x": 1}), "x is not a string"},
 		{"y null", ec.with(jwk{"y": json.RawMessage("null")}), "y is not a string"},
-		{"x with padding", ec.with(jwk{"x": ec["x"].(string) + "="}), "x is missing or not base64url"},
+		{"x with too much padding", ec.with(jwk{"x": ec["x"].(string) + "=="}), "x is missing or not base64url"},
+		{"x with padding inside", ec.with(jwk{"x": ec["x"].(string)[:8] + "=" + ec["x"].(string)[9:] + "="}), "x is missing or not base64url"},
+		{"x of padding alone", ec.with(jwk{"x": "===="}), "x is missing or not base64url"},
 		{"x with a line break", ec.with(jwk{"x": ec["x"].(string)[:8] + "\n" + ec["x"].(string)[8:]}), "x is missing or not base64url"},
 		{"x with a plus", ec.with(jwk{"x": "+" + ec["x"].(string)[1:]}), "x is missing or not base64url"},
 		{"x with a space", ec.with(jwk{"x": ec["x"].(string) + " "}), "x is missing or not base64url"},
@@ -399,12 +401,17 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"no e", rsaJWK().with(jwk{"e": nil}), "e is missing or not base64url"},
 		{"n that is no string", rsaJWK().with(jwk{"n": 1}), "n is not a string"},
 		{"e that is a number", rsaJWK().with(jwk{"e": 65537}), "e is not a string"},
-		{"n with padding", rsaJWK().with(jwk{"n": rsaJWK()["n"].(string) + "=="}), "n is missing or not base64url"},
+		{"n with too little padding", rsaJWK().with(jwk{"n": rsaJWK()["n"].(string) + "="}), "n is missing or not base64url"},
+		{"e with padding that it needs not", rsaJWK().with(jwk{"e": "AQAB===="}), "e is missing or not base64url"},
+		{"n that is null", rsaJWK().with(jwk{"n": json.RawMessage("null")}), "n is not a string"},
+		{"kty null", rsaJWK().with(jwk{"kty": json.RawMessage("null")}), "kty is not a string"},
 		{"e with bits left over", rsaJWK().with(jwk{"e": "Ax"}), "e is missing or not base64url"},
 		{"an empty n", rsaJWK().with(jwk{"n": ""}), "n is missing or not base64url"},
 		{"an empty e", rsaJWK().with(jwk{"e": ""}), "e is missing or not base64url"},
-		{"n with a zero in front", rsaJWK().with(jwk{"n": b64(append([]byte{0}, rsaKey().N.Bytes()...))}), "n or e has leading zeros"},
-		{"e with a zero in front", rsaJWK().with(jwk{"e": "AAEAAQ"}), "n or e has leading zeros"},
+		{"n of zeros", rsaJWK().with(jwk{"n": b64(make([]byte, 256))}), "a modulus of 0 bits, not 2048 to 8192"},
+		{"n of 1024 bits with zeros in front", rsaJWK().with(jwk{"n": b64(append(make([]byte, 128), must(base64.RawURLEncoding.DecodeString(modulus(1024)))...))}), "a modulus of 1024 bits, not 2048 to 8192"},
+		{"e of zeros", rsaJWK().with(jwk{"e": "AAAA"}), "n or e is even, or e is out of range"},
+		{"an exponent of 1 with zeros in front", rsaJWK().with(jwk{"e": "AAAB"}), "n or e is even, or e is out of range"},
 		{"1024 bits", rsaJWK().with(jwk{"n": modulus(1024)}), "a modulus of 1024 bits, not 2048 to 8192"},
 		{"2047 bits", rsaJWK().with(jwk{"n": modulus(2047)}), "a modulus of 2047 bits, not 2048 to 8192"},
 		{"8193 bits", rsaJWK().with(jwk{"n": modulus(8193)}), "a modulus of 8193 bits, not 2048 to 8192"},
@@ -437,6 +444,7 @@ func TestParseKeyRefuses(t *testing.T) {
 			assert.Equal(t, "1", id)
 			assert.True(t, ok)
 			assert.Empty(t, key.Algorithm(), "it fits no token")
+			assert.Equal(t, err, key.Problem(), "and knows why")
 			assert.Error(t, key.Verify(theInput, make([]byte, 64)))
 		})
 	}
@@ -652,6 +660,9 @@ func FuzzParseKey(f *testing.F) {
 	f.Add(ecJWK("P-256").with(jwk{"x": b64(make([]byte, 32))}).bytes(), make([]byte, 64))
 	f.Add(edJWK().with(jwk{"alg": "Ed25519", "key_ops": []string{"sign", "verify"}}).bytes(), []byte(nil))
 	f.Add(rsaJWK().with(jwk{"e": "AAAAAQAB", "alg": "PS512"}).bytes(), []byte(nil))
+	for _, spelling := range spellings() {
+		f.Add(spelling.wrong.bytes(), make([]byte, 64))
+	}
 	f.Add([]byte(`{"kty":"OKP","crv":"Ed25519","x":"","k\u0065y_ops":[["verify"]]}`), []byte(nil))
 	f.Fuzz(func(t *testing.T, raw, signature []byte) {
 		for _, rsaAlgorithm := range []string{"RS256", ""} {
@@ -668,6 +679,9 @@ func FuzzParseKey(f *testing.F) {
 			require.NoError(t, naiveErr, "%q", raw)
 			id, has := key.ID()
 			assert.Equal(t, []any{want.ID, want.HasID, want.Alg}, []any{id, has, key.Algorithm()}, "%q", raw)
+			spelled, err := jose.ParseKey(spelledRight(t, want).bytes(), "")
+			require.NoError(t, err, "%q", raw)
+			assert.True(t, spelled.Equal(key), "%q is not the key that its right spelling is", raw)
 			assert.Equal(t, want.Verify(theInput, signature), key.Verify(theInput, signature) == nil, "%q %x", raw, signature)
 			for _, s := range good {
 				assert.Equal(t, want.Verify(theInput, []byte(s.signature)), key.Verify(theInput, []byte(s.signature)) == nil, "%q by %s", raw, s.alg)

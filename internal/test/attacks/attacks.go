@@ -376,6 +376,8 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 		w.Body.WriteString(`{"issuer":"` + issuerURL + `","jwks_uri":"` + issuerURL + `/jwks"}`)
 	case r.URL.Path == "/oidc/jwks":
 		w.Body.Write(*s.keys.Load())
+	case r.URL.Path == "/oidc/.well-known/oauth-authorization-server", r.URL.Path == "/.well-known/oauth-authorization-server/oidc":
+		w.WriteHeader(http.StatusNotFound) // RFC 8414's places
 	default:
 		s.strays.Add(1)
 		w.WriteHeader(http.StatusNotFound)

@@ -163,6 +163,14 @@ func Base64URL(s string) ([]byte, error) {
 	return b, err
 }
 
+// keyOctets is Base64URL, or the same with its padding, which stands in some key sets.
+func keyOctets(s string) ([]byte, error) {
+	if b, err := base64.URLEncoding.DecodeString(s); err == nil && base64.URLEncoding.EncodeToString(b) == s {
+		return b, nil
+	}
+	return Base64URL(s)
+}
+
 // Key is a public key for one algorithm.
 type Key struct {
 	ID     string
@@ -193,8 +201,14 @@ func isWeak(x []byte) bool {
 	return over || slices.Contains(smallOrder, spelled)
 }
 
-// ParseKey reads a JWK (RFC 7517, 7518 §6, 8037 §2). rsaAlgorithm is what an RSA
-// key without alg is for.
+// Same reports whether two keys verify the same signatures.
+func (k *Key) Same(other *Key) bool {
+	return k.Alg == other.Alg && k.Public.(interface{ Equal(crypto.PublicKey) bool }).Equal(other.Public)
+}
+
+// ParseKey reads a JWK (RFC 7517, 7518 §6, 8037 §2), and some spellings of it that
+// say the same: zeros before n and e, padding, and null for a member of private
+// keys. rsaAlgorithm is what an RSA key without alg is for.
 func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 	var m map[string]json.RawMessage
 	if err := Strict(raw); err != nil {
@@ -217,7 +231,7 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 		}
 	}
 	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} {
-		if _, present := m[name]; present {
+		if v, present := m[name]; present && string(v) != "null" {
 			return nil, errors.New("private")
 		}
 	}
@@ -245,8 +259,8 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 			return nil, errors.New("crv")
 		}
 		size := (curve.Params().BitSize + 7) / 8
-		x, err1 := Base64URL(text["x"])
-		y, err2 := Base64URL(text["y"])
+		x, err1 := keyOctets(text["x"])
+		y, err2 := keyOctets(text["y"])
 		if err1 != nil || err2 != nil || len(x) != size || len(y) != size {
 			return nil, errors.New("coordinates")
 		}
@@ -256,9 +270,10 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 		}
 		k.Public, algs = public, []string{alg}
 	case "RSA":
-		n, err1 := Base64URL(text["n"])
-		e, err2 := Base64URL(text["e"])
-		if err1 != nil || err2 != nil || len(n) < 256 || len(n) > 1024 || len(e) == 0 || len(e) > 4 || n[0] == 0 || e[0] == 0 {
+		n, err1 := keyOctets(text["n"])
+		e, err2 := keyOctets(text["e"])
+		n, e = bytes.TrimLeft(n, "\x00"), bytes.TrimLeft(e, "\x00")
+		if err1 != nil || err2 != nil || len(n) < 256 || len(n) > 1024 || len(e) == 0 || len(e) > 4 {
 			return nil, errors.New("n or e")
 		}
 		modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e).Int64()
@@ -268,7 +283,7 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 		k.Public = &rsa.PublicKey{N: modulus, E: int(exponent)}
 		algs = []string{rsaAlgorithm, "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
 	case "OKP":
-		x, err := Base64URL(text["x"])
+		x, err := keyOctets(text["x"])
 		if err != nil || text["crv"] != "Ed25519" || len(x) != ed25519.PublicKeySize || isWeak(x) {
 			return nil, errors.New("crv or x")
 		}
@@ -432,7 +447,7 @@ func (r *Rules) Verify(token string, keys []*Key, now time.Time) (*Claims, error
 				continue
 			}
 		}
-		if k.Alg == alg {
+		if k.Alg == alg && !slices.ContainsFunc(fitting, k.Same) { // one that is published twice is one
 			fitting = append(fitting, k)
 		}
 	}
