@@ -103,7 +103,8 @@ type Config struct {
 	// Source says whom a request counts as where new tokens must wait to be
 	// verified: sources are served in turn, so that a flood from one does not
 	// delay the others. Default: the host of the peer's address, for IPv6 its
-	// /64. Behind a proxy, take the address that the proxy vouches for.
+	// /64. Behind a proxy, take the address that the proxy vouches for. Sources
+	// that are IPv6 addresses or networks of one /48 share one turn.
 	Source func(Request) string
 
 	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII

@@ -80,7 +80,7 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 			return true, nil // verified between our look at the memory and now
 		}
 		verified := false
-		e := g.gate.do(ctx, source(), deadline, func() {
+		e := g.gate.do(ctx, source(), len(raw), deadline, func() {
 			verified = t.key.Verify(bytesOf(t.claims.signed), t.signature) == nil
 		})
 		if verified {
