@@ -97,7 +97,7 @@ type Config struct {
 
 	// CacheBytes bounds the memory for tokens that were verified, so that a
 	// token seen before costs about a microsecond. Default: 32 MiB, some 16,000
-	// tokens; negative: none is remembered.
+	// tokens; at least 1 MiB; negative: none is remembered.
 	CacheBytes int64
 
 	// Source says whom a request counts as where new tokens must wait to be
@@ -153,6 +153,7 @@ const (
 	maxKeyTTL          = 24 * time.Hour
 	defaultKeyStaleFor = time.Hour
 	defaultCacheBytes  = 32 << 20
+	minCacheBytes      = 1 << 20
 	maxKeyStaleFor     = 7 * 24 * time.Hour
 	defaultTimeout     = 5 * time.Second
 	maxTimeout         = 5 * time.Minute
@@ -200,6 +201,8 @@ func (c Config) checked() (Config, error) {
 		c.CacheBytes = defaultCacheBytes
 	case c.CacheBytes < 0:
 		c.CacheBytes = 0
+	case c.CacheBytes < minCacheBytes:
+		m.add("CacheBytes: %d is too small: it counts bytes, so 32 MiB is 32 << 20; the least is 1 MiB, and a negative number turns the cache off", c.CacheBytes)
 	}
 	if c.Realm == "" {
 		c.Realm = quotable(c.Audience)

@@ -111,6 +111,10 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"a timeout over five minutes", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Hour, 5*time.Minute+1 }, []string{"Config.FetchTimeout: ", "at most 5m0s"}},
 		{"a timeout over a tenth of the TTL", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Minute, 6*time.Second+1 }, []string{"Config.FetchTimeout: ", "at most a tenth of Config.KeyTTL (1m0s)"}},
 
+		{"a cache of MiB without a unit", func(c *Config) { c.CacheBytes = 64 }, []string{"Config.CacheBytes: 64 is too small", "counts bytes", "32 << 20", "1 MiB", "negative"}},
+		{"a cache under 1 MiB", func(c *Config) { c.CacheBytes = 1<<20 - 1 }, []string{"Config.CacheBytes: 1048575 is too small"}},
+		{"a cache of a byte", func(c *Config) { c.CacheBytes = 1 }, []string{"Config.CacheBytes: 1 is too small"}},
+
 		{"a realm with a quote", func(c *Config) { c.Realm = `a"b` }, []string{"Config.Realm: ", "printable ASCII without quotes and backslashes"}},
 		{"a realm with a backslash", func(c *Config) { c.Realm = `a\b` }, []string{"Config.Realm: "}},
 		{"a realm with a line break", func(c *Config) { c.Realm = "a\r\nSet-Cookie: b" }, []string{"Config.Realm: "}},
@@ -226,6 +230,7 @@ func TestNewAcceptsWhatIsAllowed(t *testing.T) {
 		"the least leeway that is a unit": func(c *Config) {
 			c.Leeway, c.MaxLifetime, c.FetchTimeout = time.Millisecond, time.Millisecond, time.Millisecond
 		},
+		"the smallest cache":                      func(c *Config) { c.CacheBytes = 1 << 20 },
 		"an audience of a path with a comma":      func(c *Config) { c.Audience = "https://a.api/x,y" },
 		"an audience that is a name with a space": func(c *Config) { c.Audience = "my api" },
 		"the most leeway":                         func(c *Config) { c.Leeway = 10 * time.Minute },

@@ -35,6 +35,10 @@ func TracesOf(g *Guard) Traces {
 // Untouched are the traces of a guard that nobody asked.
 func Untouched() Traces { return Traces{FreePlaces: verifications()} }
 
+// ShrinkMemory gives the guard a smaller memory than New allows. No request may be
+// under way.
+func ShrinkMemory(g *Guard, bytes int64) { g.tokens = newTokenCache(bytes) }
+
 // Remembered counts the tokens in the guard's memory.
 func Remembered(g *Guard) (n int) {
 	for i := range g.tokens.shards {

@@ -235,8 +235,8 @@ func everyToken() (tokens []*Claims) {
 		for _, subject := range []string{client, "alice"} {
 			for _, organization := range []string{"", "acme", "globex"} {
 				for _, issuer := range []string{"one", "two", "three"} {
-					c := &Claims{&claimSet{subject: subject, clientID: client, organizationID: organization, scopes: Scopes{[]string{"a", "b"}}}}
-					c.others.Store(&map[string][]string{"tier": {"gold", "silver"}, "iss": {issuer}, "organization_id": slices.DeleteFunc([]string{organization}, isEmpty)})
+					c := &Claims{&claimSet{issuer: issuer, subject: subject, clientID: client, organizationID: organization, scopes: Scopes{[]string{"a", "b"}}}}
+					c.others.Store(&[]keptClaim{{"tier", []string{"gold", "silver"}}, {"organization_id", slices.DeleteFunc([]string{organization}, isEmpty)}})
 					tokens = append(tokens, c)
 				}
 			}
