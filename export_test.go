@@ -21,7 +21,7 @@ func HoldPlaces(g *Guard) (places int, release func()) {
 }
 
 // Traces is what requests left behind.
-type Traces struct{ FreePlaces, Waiting, Sources, ChecksUnderWay, Sharing int }
+type Traces struct{ FreePlaces, Waiting, Sources, ChecksUnderWay, Sharing, Bytes int }
 
 func TracesOf(g *Guard) Traces {
 	g.checks.mu.Lock()
@@ -29,7 +29,7 @@ func TracesOf(g *Guard) Traces {
 	g.gate.mu.Lock()
 	defer g.gate.mu.Unlock()
 	free, q := g.gate.places()-g.gate.busy, g.gate.queue
-	return Traces{free, q.waiting, len(q.inside) + len(q.longest) + q.turns.Len(), len(g.checks.byKey), g.checks.queue.waiting}
+	return Traces{free, q.waiting, len(q.inside) + len(q.longest) + q.turns.Len(), len(g.checks.byKey), g.checks.queue.waiting, int(g.waitingBytes.Load())}
 }
 
 // Untouched are the traces of a guard that nobody asked.
