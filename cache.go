@@ -134,16 +134,26 @@ func (c *tokenCache) put(raw string, t *token) {
 	s.bytes += cost
 }
 
+// maxSharing bounds the requests that wait for others' checks, and sharingBytes is
+// what a token may have for one of these places: 24 MiB in all.
+const (
+	maxSharing   = 8192
+	sharingBytes = 3 << 10
+)
+
 // checks shares a signature check among requests with the same token, of which
 // a client may send many at once.
 type checks struct {
 	mu      sync.Mutex // guards the fields below
 	byKey   map[check]*checkUnderWay
+	queue   *queue // of those who wait for another's check
 	saved   uint64 // runs of f
-	refused uint64 // who waited for another's check
+	refused uint64 // of those who wait, or would have
 }
 
-func newChecks() *checks { return &checks{byKey: make(map[check]*checkUnderWay)} }
+func newChecks() *checks {
+	return &checks{byKey: make(map[check]*checkUnderWay), queue: newQueue(maxSharing, sharingBytes)}
+}
 
 // check is what is checked: a token, against a key.
 type check struct {
@@ -173,12 +183,12 @@ func (c *checks) once(ctx context.Context, key check, source func() string, dead
 			c.mu.Unlock()
 			return c.run(ctx, key, running, source, f)
 		}
-		c.saved++
 		c.mu.Unlock()
-		if e := running.wait(ctx, deadline); e != nil {
+		own := source()
+		if e := c.share(ctx, running, own, len(key.raw), deadline); e != nil {
 			return false, c.refuse(e)
 		}
-		if running.e != nil && running.source == source() {
+		if running.e != nil && running.source == own {
 			return false, c.refuse(running.e)
 		}
 		if running.settled {
@@ -203,17 +213,29 @@ func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, sou
 	return verified, e
 }
 
-func (running *checkUnderWay) wait(ctx context.Context, deadline time.Time) *Error {
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	select {
-	case <-running.done:
-		return nil
-	case <-ctx.Done():
-		return busy(ErrUnavailable, context.Cause(ctx))
-	case <-timer.C:
-		return busy(ErrUnavailable, errWaitedTooLong)
+// share waits for a check that another runs.
+func (c *checks) share(ctx context.Context, running *checkUnderWay, source string, bytes int, deadline time.Time) *Error {
+	w := newWaiter(nil)
+	c.mu.Lock()
+	err := c.queue.enter(w, source, bytes)
+	if err == nil {
+		c.saved++
 	}
+	c.mu.Unlock()
+	if err != nil {
+		return noRoom(err, source)
+	}
+	cause := w.wait(ctx, running.done, deadline)
+	c.mu.Lock()
+	w.leave()
+	c.mu.Unlock()
+	switch {
+	case cause != nil:
+		return busy(ErrUnavailable, cause)
+	case w.displaced:
+		return noRoom(errOverShare, source)
+	}
+	return nil
 }
 
 // refuse counts, and returns the error as one of the caller's own to complete.

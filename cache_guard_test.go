@@ -377,7 +377,8 @@ func TestAFloodOfGoodTokensLeavesTheHotOneRemembered(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	issuer.Rotate("EdDSA")
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = 512 << 10 })
+	guard := quietGuard(t, issuer)
+	m2mauth.ShrinkMemory(guard, 512<<10)
 	hot := known(t, guard, issuer)
 	for i := range 2000 {
 		known(t, guard, issuer)
@@ -518,7 +519,8 @@ func TestGuardUnderLoad(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	issuer.Rotate("EdDSA")
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = 128 << 10 })
+	guard := quietGuard(t, issuer)
+	m2mauth.ShrinkMemory(guard, 128<<10)
 	handler := guard.Require("read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := m2mauth.FromContext(r.Context())
 		assert.Equal(t, "read", claims.Scopes().String())

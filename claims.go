@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -35,7 +35,8 @@ type claimSet struct {
 	expiresAt time.Time
 	signed    string // header and payload as they came, for Decode
 
-	others atomic.Pointer[map[string][]string] // what stringsOf has read
+	read   int                         // bytes of the payload that the strings above are from, at most
+	others atomic.Pointer[[]keptClaim] // what stringsOf has read beside them
 }
 
 var noClaims = new(claimSet)
@@ -131,42 +132,81 @@ func (c *Claims) payload() ([]byte, error) {
 	return jose.DecodeBase64URL(encoded)
 }
 
-// What is kept of claims for the next time is bounded, or remembered tokens would
-// outgrow Config.CacheBytes: what is over that is read each time.
-const (
-	maxKeptClaims  = 8
-	maxKeptStrings = 32 // of all kept claims
-)
+// keptClaim is a claim of which a rule asked.
+type keptClaim struct {
+	name   string
+	values []string
+}
+
+// memory is what it takes beside the bytes of its values, rounded up.
+func (k keptClaim) memory() int {
+	return int(unsafe.Sizeof(k)) + 2*int(unsafe.Sizeof(""))*len(k.values)
+}
+
+// hasAny reports whether a claim is one of the values, or an array of strings that
+// holds one.
+func (c *Claims) hasAny(claim string, values []string) bool {
+	switch set := c.set(); claim { // what has been read is not read again
+	case "iss":
+		return slices.Contains(values, set.issuer)
+	case "sub":
+		return slices.Contains(values, set.subject)
+	case "jti":
+		return set.id != "" && slices.Contains(values, set.id)
+	}
+	return slices.ContainsFunc(c.stringsOf(claim), func(value string) bool { return slices.Contains(values, value) })
+}
 
 // stringsOf returns the strings that a claim is or holds. Only claims that rules
-// ask for are kept: all of them could take much more memory than the token.
+// ask for are kept, within the bytes that token.cost counts for all that claims
+// hold: what is over that is read each time.
 func (c *Claims) stringsOf(claim string) []string {
-	kept := c.set().others.Load()
-	if kept != nil {
-		if list, ok := (*kept)[claim]; ok {
-			return list
+	set := c.set()
+	if claim == "aud" {
+		return set.audience
+	}
+	var kept []keptClaim
+	if others := set.others.Load(); others != nil {
+		kept = *others
+	}
+	for _, k := range kept {
+		if k.name == claim {
+			return k.values
 		}
 	}
-	known := map[string][]string{claim: nil}
-	if kept != nil {
-		maps.Copy(known, *kept)
-	}
+	return c.readAndKeep(claim, kept)
+}
+
+func (c *Claims) readAndKeep(claim string, kept []keptClaim) []string {
+	set, read := c.set(), keptClaim{name: claim}
 	if payload, err := c.payload(); err == nil {
 		_ = readObject(payload, func(name []byte, value jsontext.Value) error { // has been read before
 			if list, ok := stringsOf(value); ok && string(name) == claim {
-				known[claim] = list
+				read.values = list
 			}
 			return nil
 		})
 	}
-	total := 0
-	for _, list := range known {
-		total += len(list)
+	shared := []string{set.clientID, set.organizationID} // which other claims may name too
+	for i, value := range read.values {
+		if at := slices.Index(shared, value); at >= 0 {
+			read.values[i] = shared[at]
+		}
 	}
-	if len(known) <= maxKeptClaims && total <= maxKeptStrings {
-		c.set().others.Store(&known) // of two at the same time the last stays, and the other is read again
+	all := append(slices.Clone(kept), read)
+	held := set.read
+	for _, k := range all {
+		held += k.memory()
+		for _, value := range k.values {
+			if !slices.Contains(shared, value) {
+				held += len(value)
+			}
+		}
 	}
-	return known[claim]
+	if held <= len(set.signed) {
+		set.others.Store(&all) // of two at the same time the last stays, and the other is read again
+	}
+	return read.values
 }
 
 // claimPolicy is what Config says of claims.
@@ -202,7 +242,7 @@ func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*Cl
 	if err != nil {
 		return nil, newError(ErrMalformed, payloadText)
 	}
-	c := &Claims{&claimSet{isMachine: p.isMachine}}
+	c := &Claims{&claimSet{isMachine: p.isMachine, read: values.bytes()}}
 	for _, check := range []func(*Claims, *claimValues) *Error{
 		p.checkIssuer,
 		p.checkAudience,
@@ -269,6 +309,17 @@ func (p *claimPolicy) collect(payload []byte) (*claimValues, error) {
 		return nil
 	})
 	return v, err
+}
+
+// bytes is what the strings take that are read of the values, at most.
+func (v *claimValues) bytes() int {
+	n := len(v.iss) + len(v.sub) + len(v.aud) + len(v.jti) + len(v.organizationID)
+	for _, values := range [][]jsontext.Value{v.scopes, v.clients} {
+		for _, value := range values {
+			n += len(value)
+		}
+	}
+	return n
 }
 
 func missing(claim string) *Error {

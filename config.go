@@ -96,15 +96,22 @@ type Config struct {
 	// before the keys do, and at most 5 minutes.
 	FetchTimeout time.Duration
 
+	// MaxTokenBytes bounds an access token; a longer one gets 400. Default: 8 KiB,
+	// at most 64 KiB. Entra ID and Keycloak write longer ones where a user has
+	// many groups. Servers and proxies in front must read header fields of that
+	// length too.
+	MaxTokenBytes int
+
 	// CacheBytes bounds the memory for tokens that were verified, so that a
 	// token seen before costs about a microsecond. Default: 32 MiB, some 16,000
-	// tokens; negative: none is remembered.
+	// tokens; at least 1 MiB; negative: none is remembered.
 	CacheBytes int64
 
 	// Source says whom a request counts as where new tokens must wait to be
 	// verified: sources are served in turn, so that a flood from one does not
 	// delay the others. Default: the host of the peer's address, for IPv6 its
-	// /64. Behind a proxy, take the address that the proxy vouches for.
+	// /64. Behind a proxy, take the address that the proxy vouches for. Sources
+	// that are IPv6 addresses or networks of one /48 share one turn.
 	Source func(Request) string
 
 	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII
@@ -153,9 +160,17 @@ const (
 	maxKeyTTL          = 24 * time.Hour
 	defaultKeyStaleFor = time.Hour
 	defaultCacheBytes  = 32 << 20
+	minCacheBytes      = 1 << 20
 	maxKeyStaleFor     = 7 * 24 * time.Hour
-	defaultTimeout     = 5 * time.Second
-	maxTimeout         = 5 * time.Minute
+
+	// Logto's tokens have some 600 bytes with an EC key and 1,200 with an RSA key;
+	// most servers refuse header fields over 8 KiB.
+	defaultTokenBytes = 8 << 10
+	minTokenBytes     = 1 << 10
+	maxTokenBytes     = 64 << 10
+
+	defaultTimeout = 5 * time.Second
+	maxTimeout     = 5 * time.Minute
 
 	// organizationsResource is an indicator that Logto reserves: any of its
 	// applications gets a token for it with every permission that it names.
@@ -200,6 +215,14 @@ func (c Config) checked() (Config, error) {
 		c.CacheBytes = defaultCacheBytes
 	case c.CacheBytes < 0:
 		c.CacheBytes = 0
+	case c.CacheBytes < minCacheBytes:
+		m.add("CacheBytes: %d is too small: it counts bytes, so 32 MiB is 32 << 20; the least is 1 MiB, and a negative number turns the cache off", c.CacheBytes)
+	}
+	if c.MaxTokenBytes == 0 {
+		c.MaxTokenBytes = defaultTokenBytes
+	}
+	if c.MaxTokenBytes < minTokenBytes || c.MaxTokenBytes > maxTokenBytes {
+		m.add("MaxTokenBytes: %d must be from %d to %d, in bytes: 16 KiB is 16 << 10", c.MaxTokenBytes, minTokenBytes, maxTokenBytes)
 	}
 	if c.Realm == "" {
 		c.Realm = quotable(c.Audience)

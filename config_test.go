@@ -111,6 +111,14 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"a timeout over five minutes", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Hour, 5*time.Minute+1 }, []string{"Config.FetchTimeout: ", "at most 5m0s"}},
 		{"a timeout over a tenth of the TTL", func(c *Config) { c.KeyTTL, c.FetchTimeout = time.Minute, 6*time.Second+1 }, []string{"Config.FetchTimeout: ", "at most a tenth of Config.KeyTTL (1m0s)"}},
 
+		{"a token's length of KiB without a unit", func(c *Config) { c.MaxTokenBytes = 16 }, []string{"Config.MaxTokenBytes: 16 must be from 1024 to 65536", "16 << 10"}},
+		{"a token's length over 64 KiB", func(c *Config) { c.MaxTokenBytes = 64<<10 + 1 }, []string{"Config.MaxTokenBytes: 65537 must be from 1024"}},
+		{"a negative length of a token", func(c *Config) { c.MaxTokenBytes = -1 }, []string{"Config.MaxTokenBytes: -1 must be from 1024"}},
+
+		{"a cache of MiB without a unit", func(c *Config) { c.CacheBytes = 64 }, []string{"Config.CacheBytes: 64 is too small", "counts bytes", "32 << 20", "1 MiB", "negative"}},
+		{"a cache under 1 MiB", func(c *Config) { c.CacheBytes = 1<<20 - 1 }, []string{"Config.CacheBytes: 1048575 is too small"}},
+		{"a cache of a byte", func(c *Config) { c.CacheBytes = 1 }, []string{"Config.CacheBytes: 1 is too small"}},
+
 		{"a realm with a quote", func(c *Config) { c.Realm = `a"b` }, []string{"Config.Realm: ", "printable ASCII without quotes and backslashes"}},
 		{"a realm with a backslash", func(c *Config) { c.Realm = `a\b` }, []string{"Config.Realm: "}},
 		{"a realm with a line break", func(c *Config) { c.Realm = "a\r\nSet-Cookie: b" }, []string{"Config.Realm: "}},
@@ -150,13 +158,15 @@ func TestNewTellsAllMistakesAtOnce(t *testing.T) {
 		KeyStaleFor:    time.Hour * 1000,
 		FetchTimeout:   -1,
 		Realm:          `"`,
+		MaxTokenBytes:  1,
+		CacheBytes:     1,
 	})
 	require.Error(t, err)
 	for _, part := range []string{
 		"Issuer must not hold a user name", "must not have a fragment", "must not have a query", "http is for loopback hosts",
 		"Audience is empty", "OtherAudiences[0]", "JWKSURL", "exclude each other", "JWKS: not a JSON Web Key Set",
 		"PlainHTTPHosts[0]", "Algorithms[0]", "Algorithms[1]", "ScopeClaims[0]", "ClientClaims[0]",
-		"Leeway: ", "MaxLifetime: ", "KeyTTL: ", "KeyStaleFor: ", "FetchTimeout: ", "Realm: ",
+		"Leeway: ", "MaxLifetime: ", "KeyTTL: ", "KeyStaleFor: ", "FetchTimeout: ", "Realm: ", "MaxTokenBytes: ", "CacheBytes: ",
 	} {
 		assert.ErrorContains(t, err, part)
 	}
@@ -226,6 +236,8 @@ func TestNewAcceptsWhatIsAllowed(t *testing.T) {
 		"the least leeway that is a unit": func(c *Config) {
 			c.Leeway, c.MaxLifetime, c.FetchTimeout = time.Millisecond, time.Millisecond, time.Millisecond
 		},
+		"the longest tokens":                      func(c *Config) { c.MaxTokenBytes = 64 << 10 },
+		"the smallest cache":                      func(c *Config) { c.CacheBytes = 1 << 20 },
 		"an audience of a path with a comma":      func(c *Config) { c.Audience = "https://a.api/x,y" },
 		"an audience that is a name with a space": func(c *Config) { c.Audience = "my api" },
 		"the most leeway":                         func(c *Config) { c.Leeway = 10 * time.Minute },
@@ -235,7 +247,7 @@ func TestNewAcceptsWhatIsAllowed(t *testing.T) {
 		"no stale keys":                           func(c *Config) { c.KeyStaleFor = -1 },
 		"stale keys for the longest time":         func(c *Config) { c.KeyStaleFor = 7 * 24 * time.Hour },
 		"a timeout of a tenth of the default TTL": func(c *Config) { c.FetchTimeout = time.Minute },
-		"a realm": func(c *Config) { c.Realm = "shop 'one', #2" },
+		"a realm":                                 func(c *Config) { c.Realm = "shop 'one', #2" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,18 +265,19 @@ func TestDefaults(t *testing.T) {
 	c, err := goodConfig().checked()
 	require.NoError(t, err)
 	assert.Equal(t, Config{
-		Issuer:       "https://your.logto.endpoint/oidc",
-		Audience:     "https://shopping.api",
-		Algorithms:   []string{"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"},
-		TokenTypes:   []string{"at+jwt"},
-		ScopeClaims:  []string{"scope"},
-		ClientClaims: []string{"client_id"},
-		Leeway:       30 * time.Second,
-		KeyTTL:       10 * time.Minute,
-		KeyStaleFor:  time.Hour,
-		FetchTimeout: 5 * time.Second,
-		CacheBytes:   32 << 20,
-		Realm:        "https://shopping.api",
+		Issuer:        "https://your.logto.endpoint/oidc",
+		Audience:      "https://shopping.api",
+		Algorithms:    []string{"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"},
+		TokenTypes:    []string{"at+jwt"},
+		ScopeClaims:   []string{"scope"},
+		ClientClaims:  []string{"client_id"},
+		Leeway:        30 * time.Second,
+		KeyTTL:        10 * time.Minute,
+		KeyStaleFor:   time.Hour,
+		FetchTimeout:  5 * time.Second,
+		MaxTokenBytes: 8 << 10,
+		CacheBytes:    32 << 20,
+		Realm:         "https://shopping.api",
 	}, c)
 
 	none := goodConfig()

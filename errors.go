@@ -18,7 +18,7 @@ var (
 	// one of another scheme than Bearer. 401 without an error code (RFC 6750 §3.1).
 	ErrNoToken error = &kind{"no access token", http.StatusUnauthorized, codeUnauthorized}
 	// ErrRequest: the credentials are malformed (two Authorization fields,
-	// Bearer without a token or with more than one, over 8 KiB). 400 invalid_request.
+	// Bearer without a token or with more than one, over Config.MaxTokenBytes). 400 invalid_request.
 	ErrRequest error = &kind{"malformed credentials", http.StatusBadRequest, codeInvalidRequest}
 	// ErrMalformed: the token is not a compact JWS of strict JSON (RFC 7515
 	// §7.1), or its header asks for what nobody here understands (crit). 401.

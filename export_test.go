@@ -15,24 +15,29 @@ import (
 func HoldPlaces(g *Guard) (places int, release func()) {
 	g.gate.mu.Lock()
 	defer g.gate.mu.Unlock()
-	places = g.gate.free
-	g.gate.free = 0
+	places = g.gate.places() - g.gate.busy
+	g.gate.busy = g.gate.places()
 	return places, g.gate.leave
 }
 
 // Traces is what requests left behind.
-type Traces struct{ FreePlaces, Waiting, Sources, ChecksUnderWay int }
+type Traces struct{ FreePlaces, Waiting, Sources, ChecksUnderWay, Sharing, Bytes int }
 
 func TracesOf(g *Guard) Traces {
 	g.checks.mu.Lock()
 	defer g.checks.mu.Unlock()
 	g.gate.mu.Lock()
 	defer g.gate.mu.Unlock()
-	return Traces{g.gate.free, g.gate.waiting, len(g.gate.sources) + g.gate.turns.Len(), len(g.checks.byKey)}
+	free, q := g.gate.places()-g.gate.busy, g.gate.queue
+	return Traces{free, q.waiting, len(q.inside) + len(q.longest) + q.turns.Len(), len(g.checks.byKey), g.checks.queue.waiting, int(g.waitingBytes.Load())}
 }
 
 // Untouched are the traces of a guard that nobody asked.
 func Untouched() Traces { return Traces{FreePlaces: verifications()} }
+
+// ShrinkMemory gives the guard a smaller memory than New allows. No request may be
+// under way.
+func ShrinkMemory(g *Guard, bytes int64) { g.tokens = newTokenCache(bytes) }
 
 // Remembered counts the tokens in the guard's memory.
 func Remembered(g *Guard) (n int) {

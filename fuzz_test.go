@@ -468,7 +468,7 @@ func FuzzAuthorization(f *testing.F) {
 		}
 		require.NotErrorIs(t, err, ErrNoToken, "%q", fields)
 		require.NotErrorIs(t, err, ErrRequest, "%q", fields)
-		taken, e := bearerToken(fields)
+		taken, e := bearerToken(fields, defaultTokenBytes)
 		require.Nil(t, e)
 		assert.Equal(t, token, taken)
 	})

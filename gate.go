@@ -1,7 +1,6 @@
 package m2mauth
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"log/slog"
@@ -16,110 +15,125 @@ import (
 // need one. So only some run at a time; the rest wait in a queue, which serves
 // sources in turn, so that a flood from one does not delay the others.
 const (
-	maxQueued       = 2000          // waiting in all
-	maxQueuedSource = maxQueued / 2 // waiting of one source
-	maxQueueTime    = 2 * time.Second
+	maxQueued    = 2000 // waiting in all
+	maxQueueTime = 2 * time.Second
+
+	// queuedBytes is what a token may have for one of these places: 16 MiB in all.
+	queuedBytes = 8 << 10
 )
 
 // verifications is the number of signature checks at one time: half of the
 // cores, so that known tokens and handlers always have the other half. Measured
 // with two cores, in a flood of forged ES384 tokens: a known token takes 0.6 times
 // as long as alone, and 3.6 times at the 99th percentile; with checks on both
-// cores, 25 and 110 times.
+// cores, 25 and 110 times. It is asked anew for each check, since Go follows the
+// limits of a container as they change.
 func verifications() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
-func newGate() *gate { return &gate{free: verifications(), sources: make(map[string]*list.Element)} }
+func newGate() *gate {
+	return &gate{places: verifications, queue: newQueue(maxQueued, queuedBytes)}
+}
 
 // gate bounds the signature checks under way.
 type gate struct {
+	places func() int // at this moment, at least one
+
 	mu      sync.Mutex // guards the fields below
-	free    int        // places left
-	waiting int
-	sources map[string]*list.Element // of turns
-	turns   list.List                // of *sourceQueue that have waiters; the front is served next
+	busy    int        // places taken; at least one while somebody waits
+	queue   *queue
 	waited  uint64
 	refused uint64
 }
 
-type sourceQueue struct {
-	source  string
-	waiters list.List // of *waiter
-}
-
-// waiter is a check that waits for a place. Once begun, it is in no queue.
-type waiter struct {
-	check    func()
-	begun    bool          // guarded by gate.mu
-	panicked any           // what check panicked with
-	done     chan struct{} // closed after that
-}
-
 var errWaitedTooLong = errors.New("waited too long for other tokens to be verified")
 
-// do runs a signature check, after waiting for a place until the deadline if need
-// be. After an error the check has not run.
-func (g *gate) do(ctx context.Context, source string, deadline time.Time, check func()) *Error {
+// do runs a signature check of a token of so many bytes, after waiting for a place
+// until the deadline if need be. After an error the check has not run.
+func (g *gate) do(ctx context.Context, source string, bytes int, deadline time.Time, check func()) *Error {
 	g.mu.Lock()
-	if g.free > 0 { // then nobody waits
-		g.free--
+	if g.queue.waiting == 0 && g.busy < g.places() {
+		g.busy++
 		g.mu.Unlock()
 		defer g.leave()
 		check()
 		return nil
 	}
-	queue, e := g.queueLocked(source)
-	if e != nil {
+	w := newWaiter(check)
+	if err := g.queue.enter(w, source, bytes); err != nil {
 		g.refused++
 		g.mu.Unlock()
-		return e
+		return noRoom(err, source)
 	}
-	w := &waiter{check: check, done: make(chan struct{})}
-	place := queue.waiters.PushBack(w)
-	g.waiting++
 	g.waited++
+	g.serveMoreLocked()
 	g.mu.Unlock()
 
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	var cause error
-	select {
-	case <-w.done:
-	case <-ctx.Done():
-		cause = context.Cause(ctx)
-	case <-timer.C:
-		cause = errWaitedTooLong
-	}
-	if cause != nil && g.giveUp(queue, place) {
+	if cause := w.wait(ctx, w.done, deadline); cause != nil && g.giveUp(w) {
 		return busy(ErrUnavailable, cause)
 	}
 	<-w.done // a check that has begun is over soon
+	if w.displaced {
+		g.count(&g.refused)
+		return noRoom(errOverShare, source)
+	}
 	if w.panicked != nil {
 		panic(w.panicked) // a panic is the request's, whichever goroutine it came up in
 	}
 	return nil
 }
 
-// giveUp takes a waiter out of its queue, unless its check has begun.
-func (g *gate) giveUp(queue *sourceQueue, place *list.Element) bool {
+// wait waits for what ends, for its own end or until the deadline, and returns
+// why it waited in vain.
+func (w *waiter) wait(ctx context.Context, ends <-chan struct{}, deadline time.Time) error {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-ends:
+	case <-w.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return errWaitedTooLong
+	}
+	return nil
+}
+
+// giveUp takes a waiter out of its queue, unless its check has begun or another
+// has its place.
+func (g *gate) giveUp(w *waiter) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if place.Value.(*waiter).begun {
+	if !w.leave() {
 		return false
 	}
-	g.removeLocked(queue, place)
 	g.refused++
 	return true
+}
+
+func (g *gate) count(n *uint64) {
+	g.mu.Lock()
+	*n++
+	g.mu.Unlock()
 }
 
 // leave gives a place back, or to those who wait.
 func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.waiting == 0 {
-		g.free++
+	if g.queue.waiting == 0 || g.busy > g.places() {
+		g.busy--
 		return
 	}
 	go g.serve()
+}
+
+// serveMoreLocked puts a place that is free into use for those who wait: there
+// are more places than there were.
+func (g *gate) serveMoreLocked() {
+	if g.queue.waiting > 0 && g.busy < g.places() {
+		g.busy++
+		go g.serve()
+	}
 }
 
 // serve keeps a place and makes the checks that wait, until none is left. It has
@@ -142,39 +156,29 @@ func (w *waiter) run() {
 	w.check()
 }
 
-// next returns the waiter whose turn it is. If there is none, the place is free.
+// next returns the waiter whose turn it is. If there is none, or there are fewer
+// places than there were, the place is free.
 func (g *gate) next() *waiter {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	front := g.turns.Front()
-	if front == nil {
-		g.free++
+	var w *waiter
+	if g.busy <= g.places() {
+		w = g.queue.next()
+	}
+	if w == nil {
+		g.busy--
 		return nil
 	}
-	queue := front.Value.(*sourceQueue)
-	g.turns.MoveToBack(front)
-	first := queue.waiters.Front()
-	g.removeLocked(queue, first)
-	w := first.Value.(*waiter)
-	w.begun = true
+	g.serveMoreLocked()
 	return w
 }
 
-// queueLocked returns a source's queue if a place in it is left.
-func (g *gate) queueLocked(source string) (*sourceQueue, *Error) {
-	if g.waiting >= maxQueued {
-		return nil, busy(ErrUnavailable, errors.New("too many tokens wait to be verified"))
+// noRoom makes the error of one whom a queue refused.
+func noRoom(err error, source string) *Error {
+	if err == errFull {
+		return busy(ErrUnavailable, err)
 	}
-	element := g.sources[source]
-	if element == nil {
-		element = g.turns.PushBack(&sourceQueue{source: source})
-		g.sources[source] = element
-	}
-	queue := element.Value.(*sourceQueue)
-	if queue.waiters.Len() >= maxQueuedSource {
-		return nil, busy(ErrBusy, nil, slog.String("source", loggable(source)))
-	}
-	return queue, nil
+	return busy(ErrBusy, nil, slog.String("source", loggable(source)))
 }
 
 func busy(kind, cause error, attrs ...slog.Attr) *Error {
@@ -182,15 +186,6 @@ func busy(kind, cause error, attrs ...slog.Attr) *Error {
 	e.RetryAfter = time.Second
 	e.cause = cause
 	return e
-}
-
-func (g *gate) removeLocked(queue *sourceQueue, place *list.Element) {
-	queue.waiters.Remove(place)
-	g.waiting--
-	if queue.waiters.Len() == 0 {
-		g.turns.Remove(g.sources[queue.source])
-		delete(g.sources, queue.source)
-	}
 }
 
 // hostOf is the default Config.Source: the host of the peer's address, and for

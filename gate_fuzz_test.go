@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,16 +14,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gateModel is the gate as plain lists: who runs, and who waits by source in the
-// order in which the sources will be served.
+// gateModel is the gate as plain lists: who runs, and who waits in the order of
+// arrival; and in which order networks, and sources within them, will be served.
 type gateModel struct {
 	t      *testing.T
 	gate   *gate
 	places int
+	most   int // places in the queue
 
 	running []*gateRequest
-	turns   []string
-	queues  map[string][]*gateRequest
+	waiting []*gateRequest
+	turns   map[string][]string // of networks under "", of sources under their network
 	waited  uint64
 	refused uint64
 }
@@ -31,6 +33,7 @@ type gateModel struct {
 // tells what came of it.
 type gateRequest struct {
 	source  string
+	cost    int // places in the queue
 	asked   time.Time
 	cancel  context.CancelFunc
 	begun   chan struct{}
@@ -40,24 +43,48 @@ type gateRequest struct {
 	ordinal int
 }
 
-func newGateModel(t *testing.T) *gateModel {
-	m := &gateModel{t: t, gate: newGate(), places: 2, queues: map[string][]*gateRequest{}}
-	m.gate.free = m.places // on any machine
+func (r *gateRequest) network() string {
+	if strings.HasPrefix(r.source, "2001:db8:1:") {
+		return "2001:db8:1::/48"
+	}
+	return r.source
+}
+
+func newGateModel(t *testing.T, most int) *gateModel {
+	m := &gateModel{t: t, gate: newGate(), places: 2, most: most, turns: map[string][]string{}}
+	m.gate.queue = newQueue(most, queuedBytes)
+	m.gate.places = func() int { return m.places } // on any machine
 	return m
 }
 
-func (m *gateModel) waiting() (n int) {
-	for _, q := range m.queues {
-		n += len(q)
+// sum is how many places those who wait have, of whom f says so.
+func (m *gateModel) sum(f func(*gateRequest) bool) (n int) {
+	for _, r := range m.waiting {
+		if f(r) {
+			n += r.cost
+		}
 	}
 	return n
 }
 
+// longest is the most places that a queue has, of those that f tells apart; those
+// of whom it says "" are left out.
+func (m *gateModel) longest(f func(*gateRequest) string) (most int) {
+	sums := make(map[string]int)
+	for _, r := range m.waiting {
+		if name := f(r); name != "" {
+			sums[name] += r.cost
+			most = max(most, sums[name])
+		}
+	}
+	return most
+}
+
 // ask sends a request, and settles what must happen to it at once.
-func (m *gateModel) ask(source string, ordinal int) {
+func (m *gateModel) ask(source string, cost, ordinal int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &gateRequest{
-		source: source, asked: time.Now(), cancel: cancel, ordinal: ordinal,
+		source: source, cost: cost, asked: time.Now(), cancel: cancel, ordinal: ordinal,
 		begun: make(chan struct{}), end: make(chan bool, 1), result: make(chan *Error, 1), panics: make(chan any, 1),
 	}
 	go func() {
@@ -67,7 +94,7 @@ func (m *gateModel) ask(source string, ordinal int) {
 				r.panics <- p
 			}
 		}()
-		r.result <- m.gate.do(ctx, source, r.asked.Add(maxQueueTime), func() {
+		r.result <- m.gate.do(ctx, source, cost*queuedBytes, r.asked.Add(maxQueueTime), func() {
 			close(r.begun)
 			if <-r.end {
 				panic("a panic of this check")
@@ -75,19 +102,88 @@ func (m *gateModel) ask(source string, ordinal int) {
 		})
 	}()
 	synctest.Wait()
-	switch {
-	case len(m.running) < m.places:
+	if len(m.waiting) == 0 && len(m.running) < m.places {
 		m.running = append(m.running, r)
-	case m.waiting() >= maxQueued:
-		m.refuses(r, ErrUnavailable)
-	case len(m.queues[source]) >= maxQueuedSource:
-		m.refuses(r, ErrBusy)
-	default:
-		if len(m.queues[source]) == 0 {
-			m.turns = append(m.turns, source)
+		return
+	}
+	ofNetwork := m.sum(func(other *gateRequest) bool { return other.network() == r.network() })
+	ofSource := m.sum(func(other *gateRequest) bool { return other.source == r.source })
+	lacking := max(0, m.sum(func(*gateRequest) bool { return true })+cost-m.most)
+	lackingInNetwork := max(lacking, ofNetwork+cost-m.most/2)
+	longestNetwork := m.longest((*gateRequest).network)
+	longestSource := m.longest(func(other *gateRequest) string {
+		if other.network() != r.network() {
+			return ""
 		}
-		m.queues[source] = append(m.queues[source], r)
-		m.waited++
+		return other.source
+	})
+	switch {
+	case lacking > 0 && ofNetwork+cost <= longestNetwork-lacking:
+		m.displaced(lacking, (*gateRequest).network, longestNetwork)
+	case lackingInNetwork > 0 && ofSource+cost <= longestSource-lackingInNetwork:
+		m.displaced(lackingInNetwork, func(r *gateRequest) string { return r.source }, longestSource)
+	case lackingInNetwork > 0 && ofNetwork > 0:
+		m.refuses(r, ErrBusy)
+		return
+	case lackingInNetwork > 0:
+		m.refuses(r, ErrUnavailable)
+		return
+	}
+	m.waiting = append(m.waiting, r)
+	m.turn("", r.network(), true)
+	m.turn(r.network(), r.source, true)
+	m.waited++
+	m.serve()
+}
+
+// turn lets a queue take its place among those that wait for their turn, or go.
+func (m *gateModel) turn(within, name string, waits bool) {
+	turns := m.turns[within]
+	if at := slices.Index(turns, name); waits && at < 0 {
+		turns = append(turns, name)
+	} else if !waits && at >= 0 {
+		turns = slices.Delete(turns, at, at+1)
+	}
+	m.turns[within] = turns
+}
+
+// displaced looks for those who had to go: as few as that takes, all of one queue,
+// which had most, and each the newest of the longest queue at its time.
+func (m *gateModel) displaced(lacking int, queueOf func(*gateRequest) string, longest int) {
+	var gone []*gateRequest
+	for _, r := range m.waiting {
+		if len(r.result) > 0 {
+			gone = append(gone, r)
+		}
+	}
+	require.NotEmpty(m.t, gone)
+	queue := queueOf(gone[0])
+	assert.Equal(m.t, longest, m.sum(func(r *gateRequest) bool { return queueOf(r) == queue }))
+	least := gone[0].cost
+	for _, r := range gone {
+		assert.Equal(m.t, queue, queueOf(r))
+		least = max(least, r.cost)
+		lacking -= r.cost
+	}
+	assert.LessOrEqual(m.t, lacking, 0, "there is room")
+	assert.Positive(m.t, lacking+least, "and nobody had to go in vain")
+	for _, r := range gone {
+		m.leaves(r, ErrBusy)
+	}
+	for _, r := range gone {
+		ofSource := func(source string) int { return m.sum(func(other *gateRequest) bool { return other.source == source }) }
+		before := ofSource(r.source)
+		for _, other := range gone {
+			if other.source == r.source && other.ordinal <= r.ordinal {
+				before += other.cost
+			}
+		}
+		for _, other := range m.waiting {
+			if other.network() == r.network() {
+				assert.LessOrEqual(m.t, ofSource(other.source), before)
+			}
+			assert.False(m.t, other.source == r.source && other.ordinal > r.ordinal, "the newest goes")
+		}
 	}
 }
 
@@ -124,48 +220,52 @@ func (m *gateModel) finish(i int, byPanic bool) {
 		assert.Nil(m.t, <-r.result)
 	}
 	m.running = slices.Delete(m.running, i, i+1)
-	if len(m.turns) == 0 {
-		return
-	}
-	source := m.turns[0]
-	queue := m.queues[source]
-	m.turns = m.turns[1:]
-	m.running = append(m.running, queue[0])
-	if m.queues[source] = queue[1:]; len(queue) > 1 {
-		m.turns = append(m.turns, source)
+	m.serve()
+}
+
+// serve gives free places to those whose turn it is.
+func (m *gateModel) serve() {
+	for len(m.running) < m.places && len(m.waiting) > 0 {
+		network := m.turns[""][0]
+		source := m.turns[network][0]
+		i := slices.IndexFunc(m.waiting, func(r *gateRequest) bool { return r.source == source })
+		r := m.waiting[i]
+		m.turns[""] = append(m.turns[""][1:], network)
+		m.turns[network] = append(m.turns[network][1:], source)
+		m.running = append(m.running, r)
+		m.removes(r)
 	}
 }
 
-// leaves takes a waiter out that gave up.
-func (m *gateModel) leaves(r *gateRequest) {
-	m.refuses(r, ErrUnavailable)
-	queue := m.queues[r.source]
-	queue = slices.DeleteFunc(slices.Clone(queue), func(other *gateRequest) bool { return other == r })
-	if m.queues[r.source] = queue; len(queue) == 0 {
-		m.turns = slices.DeleteFunc(m.turns, func(s string) bool { return s == r.source })
-	}
+func (m *gateModel) removes(r *gateRequest) {
+	m.waiting = slices.DeleteFunc(m.waiting, func(other *gateRequest) bool { return other == r })
+	m.turn("", r.network(), slices.ContainsFunc(m.waiting, func(other *gateRequest) bool { return other.network() == r.network() }))
+	m.turn(r.network(), r.source, slices.ContainsFunc(m.waiting, func(other *gateRequest) bool { return other.source == r.source }))
 }
 
-func (m *gateModel) cancel(source string, i int) {
-	queue := m.queues[source]
-	if len(queue) == 0 {
+// leaves takes a waiter out that gave up, or had to go.
+func (m *gateModel) leaves(r *gateRequest, kind error) {
+	m.refuses(r, kind)
+	m.removes(r)
+}
+
+func (m *gateModel) cancel(i int) {
+	if len(m.waiting) == 0 {
 		return
 	}
-	r := queue[i%len(queue)]
+	r := m.waiting[i%len(m.waiting)]
 	r.cancel()
 	synctest.Wait()
-	m.leaves(r)
+	m.leaves(r, ErrUnavailable)
 }
 
 // pass lets time go by; who waited too long is refused.
 func (m *gateModel) pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
-	for _, source := range slices.Clone(m.turns) {
-		for _, r := range slices.Clone(m.queues[source]) {
-			if time.Since(r.asked) >= maxQueueTime {
-				m.leaves(r)
-			}
+	for _, r := range slices.Clone(m.waiting) {
+		if time.Since(r.asked) >= maxQueueTime {
+			m.leaves(r, ErrUnavailable)
 		}
 	}
 }
@@ -176,31 +276,62 @@ func (m *gateModel) check() {
 	for _, r := range m.running {
 		require.True(m.t, isClosed(r.begun), "request %d of %s has its place", r.ordinal, r.source)
 	}
-	for _, queue := range m.queues {
-		for _, r := range queue {
-			require.False(m.t, isClosed(r.begun), "request %d of %s waits", r.ordinal, r.source)
-		}
+	for _, r := range m.waiting {
+		require.False(m.t, isClosed(r.begun), "request %d of %s waits", r.ordinal, r.source)
 	}
 	m.gate.mu.Lock()
 	defer m.gate.mu.Unlock()
-	assert.Equal(m.t, m.places-len(m.running), m.gate.free)
-	assert.Equal(m.t, m.waiting(), m.gate.waiting)
-	assert.Equal(m.t, len(m.turns), m.gate.turns.Len())
-	assert.Len(m.t, m.gate.sources, len(m.turns))
+	assert.Equal(m.t, len(m.running), m.gate.busy)
+	m.compare(m.gate.queue, "", m.waiting)
 	assert.Equal(m.t, m.waited, m.gate.waited)
 	assert.Equal(m.t, m.refused, m.gate.refused)
 }
 
+// compare holds that a queue has those who wait, and leads to them in turn.
+func (m *gateModel) compare(q *queue, name string, waiting []*gateRequest) {
+	m.t.Helper()
+	taken := 0
+	for _, r := range waiting {
+		taken += r.cost
+	}
+	require.Equal(m.t, len(waiting), q.waiting)
+	assert.Equal(m.t, taken, q.taken)
+	assert.LessOrEqual(m.t, taken, q.most)
+	if q.inside == nil {
+		assert.Equal(m.t, len(waiting), q.turns.Len())
+		return
+	}
+	var turns []string
+	for element := q.turns.Front(); element != nil; element = element.Next() {
+		inner := element.Value.(*queue)
+		turns = append(turns, inner.name)
+		assert.Same(m.t, inner, q.inside[inner.name])
+		assert.Same(m.t, inner, q.longest[inner.index])
+		assert.GreaterOrEqual(m.t, q.longest[0].taken, inner.taken)
+		m.compare(inner, inner.name, slices.DeleteFunc(slices.Clone(waiting), func(r *gateRequest) bool {
+			return inner.inside != nil && r.network() != inner.name || inner.inside == nil && r.source != inner.name
+		}))
+	}
+	assert.ElementsMatch(m.t, m.turns[name], turns)
+	assert.Equal(m.t, fmt.Sprint(m.turns[name]), fmt.Sprint(turns))
+	assert.Len(m.t, q.inside, len(turns))
+	assert.Len(m.t, q.longest, len(turns))
+}
+
+var gateSources = []string{"192.0.2.1", "2001:db8:1:1::/64", "2001:db8:1:2::7", "a name"}
+
 // run does what the bytes say, each an act with an argument.
 func (m *gateModel) run(acts []byte) {
 	for i, act := range acts {
-		source := fmt.Sprint("source ", act>>4&3)
+		source := gateSources[act>>4&3]
 		switch act & 15 {
-		case 0, 1, 2, 3, 4:
-			m.ask(source, i)
+		case 0, 1, 2, 3:
+			m.ask(source, 1, 100*i)
+		case 4: // a large token
+			m.ask(source, 2+int(act>>6), 100*i)
 		case 5: // many at once
-			for range 37 {
-				m.ask(source, i)
+			for n := range 37 {
+				m.ask(source, 1, 100*i+n)
 			}
 		case 6, 7, 8, 9:
 			if len(m.running) > 0 {
@@ -210,8 +341,10 @@ func (m *gateModel) run(acts []byte) {
 			if len(m.running) > 0 {
 				m.finish(int(act>>4)%len(m.running), true)
 			}
-		case 11, 12:
-			m.cancel(source, int(act>>6))
+		case 11:
+			m.cancel(int(act >> 4))
+		case 12: // Go may use more cores, or fewer
+			m.places = 1 + int(act>>6)
 		case 13:
 			m.pass(time.Duration(1+act>>4) * 150 * time.Millisecond)
 		case 14:
@@ -229,11 +362,11 @@ func (m *gateModel) run(acts []byte) {
 		m.finish(0, false)
 	}
 	m.check()
-	assert.Equal(m.t, m.places, m.gate.free, "all places are back")
+	assert.Zero(m.t, m.gate.busy, "all places are back")
 }
 
-// The gate does what the model does: places, turns, bounds, time, cancelling and
-// panics, in any order.
+// The gate does what the model does: places, turns, bounds, displacing, time,
+// cancelling and panics, in any order.
 func FuzzGate(f *testing.F) {
 	f.Add([]byte{0, 0, 16, 32, 6, 6, 6, 6})
 	f.Add([]byte{0, 0, 16, 11, 13, 0xfd, 0xfd, 10, 10})
@@ -242,7 +375,9 @@ func FuzzGate(f *testing.F) {
 		f.Add(randomActs(random))
 	}
 	f.Fuzz(func(t *testing.T, acts []byte) {
-		synctest.Test(t, func(t *testing.T) { newGateModel(t).run(acts[:min(len(acts), 200)]) })
+		for _, most := range []int{maxQueued, 16} {
+			synctest.Test(t, func(t *testing.T) { newGateModel(t, most).run(acts[:min(len(acts), 200)]) })
+		}
 	})
 }
 
@@ -257,32 +392,32 @@ func randomActs(random *rand.Rand) []byte {
 // The bounds are out of a short script's reach.
 func TestTheGateKeepsItsModelAtItsBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newGateModel(t)
-		for i := range maxQueuedSource + 5 {
-			m.ask("one", i)
+		m := newGateModel(t, 200)
+		for i := range 105 {
+			m.ask("one", 1, i)
 		}
-		for i := range maxQueuedSource - 10 {
-			m.ask("two", i)
+		for i := range 90 {
+			m.ask("two", 1, i)
 		}
 		for i := range 20 {
-			m.ask("three", i)
+			m.ask("three", 1, i)
 		}
 		m.check()
 		random := rand.New(rand.NewPCG(7, 8))
-		for range 20 {
+		for n := range 60 {
 			for i := range 3 {
-				m.ask([]string{"one", "two", "three", "four"}[random.IntN(4)], i)
+				m.ask([]string{"one", "two", "three", "four"}[random.IntN(4)], 1, 1000+10*n+i)
 			}
 			m.finish(0, false)
-			m.cancel("one", random.IntN(100))
+			m.cancel(random.IntN(100))
+			m.check()
 		}
-		m.check()
 		m.pass(maxQueueTime)
 		m.check()
 		for len(m.running) > 0 {
 			m.finish(0, false)
 		}
 		m.check()
-		assert.Equal(t, m.places, m.gate.free)
+		assert.Zero(t, m.gate.busy)
 	})
 }

@@ -31,7 +31,7 @@ func (g slowGate) leave() {
 // fullGate returns a gate of one place, which is taken.
 func fullGate() slowGate {
 	g := slowGate{newGate(), make(chan struct{})}
-	g.free = 1
+	g.places = func() int { return 1 }
 	queueUp(context.Background(), g, "first")
 	return g
 }
@@ -40,7 +40,7 @@ func fullGate() slowGate {
 // the channel once its check has ended.
 func queueUp(ctx context.Context, g slowGate, source string) <-chan *Error {
 	answer := make(chan *Error, 1)
-	go func() { answer <- g.do(ctx, source, time.Now().Add(maxQueueTime), func() { <-g.ending }) }()
+	go func() { answer <- g.do(ctx, source, 600, time.Now().Add(maxQueueTime), func() { <-g.ending }) }()
 	synctest.Wait()
 	return answer
 }
@@ -49,15 +49,22 @@ func assertIdle(t *testing.T, g *gate, places int) {
 	t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	assert.Equal(t, places, g.free, "no place is lost, and none is added")
-	assert.Zero(t, g.waiting)
-	assert.Empty(t, g.sources)
-	assert.Zero(t, g.turns.Len())
+	assert.Equal(t, places, g.places()-g.busy, "no place is lost, and none is added")
+	assertNobodyWaits(t, g.queue)
+}
+
+func assertNobodyWaits(t *testing.T, q *queue) {
+	t.Helper()
+	assert.Zero(t, q.waiting)
+	assert.Zero(t, q.taken)
+	assert.Empty(t, q.inside)
+	assert.Empty(t, q.longest)
+	assert.Zero(t, q.turns.Len())
 }
 
 func TestHalfOfTheCoresVerifyAtMost(t *testing.T) {
 	t.Parallel()
-	places := newGate().free
+	places := newGate().places()
 	assert.Positive(t, places)
 	assert.LessOrEqual(t, 2*places, max(2, runtime.GOMAXPROCS(0)))
 }
@@ -77,7 +84,7 @@ func TestSourcesAreServedInTurn(t *testing.T) {
 				var served []string
 				arrivals := strings.Fields(test.arrivals)
 				for _, who := range arrivals {
-					go g.do(t.Context(), who[:1], time.Now().Add(maxQueueTime), func() {
+					go g.do(t.Context(), who[:1], 600, time.Now().Add(maxQueueTime), func() {
 						served = append(served, who) // one at a time: there is one place
 						<-g.ending
 					})
@@ -103,25 +110,25 @@ func TestASourceFillsHalfOfTheQueueAtMost(t *testing.T) {
 		g := fullGate()
 		var admitted []<-chan *Error
 		fill := func(source string) {
-			for range maxQueuedSource {
+			for range maxQueued / 2 {
 				admitted = append(admitted, queueUp(t.Context(), g, source))
 			}
-			require.Equal(t, len(admitted), g.waiting)
+			require.Equal(t, len(admitted), g.queue.waiting)
 		}
 		refused := func(source string, kind error) {
 			e := <-queueUp(t.Context(), g, source)
 			require.ErrorIs(t, e, kind)
 			assert.Equal(t, time.Second, e.RetryAfter)
 			assert.Equal(t, map[error]int{ErrBusy: 429, ErrUnavailable: 503}[kind], e.Status)
-			assert.Equal(t, len(admitted), g.waiting)
+			assert.Equal(t, len(admitted), g.queue.waiting)
 		}
 		fill("a")
 		refused("a", ErrBusy)
 		fill("b")
-		assert.Equal(t, maxQueued, g.waiting)
-		refused("a", ErrUnavailable)
-		refused("c", ErrUnavailable)
-		assert.Len(t, g.sources, 2, "who is refused leaves no queue behind")
+		assert.Equal(t, maxQueued, g.queue.waiting)
+		refused("a", ErrBusy)
+		refused("b", ErrBusy)
+		assert.Len(t, g.queue.inside, 2, "who is refused leaves no queue behind")
 
 		for range admitted {
 			g.leave()
@@ -177,8 +184,8 @@ func TestACancelledWaiterLeavesTheQueue(t *testing.T) {
 		assert.Zero(t, time.Since(begin))
 		assert.ErrorIs(t, e, ErrUnavailable)
 		assert.ErrorIs(t, e, gone)
-		assert.Equal(t, 2, g.waiting)
-		assert.Len(t, g.sources, 2)
+		assert.Equal(t, 2, g.queue.waiting)
+		assert.Len(t, g.queue.inside, 2)
 
 		g.leave()
 		g.leave()
@@ -217,7 +224,7 @@ func TestAPanicInACheckIsItsRequests(t *testing.T) {
 		panicked := make(chan any, 1)
 		go func() {
 			defer func() { panicked <- recover() }()
-			_ = g.do(t.Context(), "a", time.Now().Add(maxQueueTime), func() { panic("a key that nobody expected") })
+			_ = g.do(t.Context(), "a", 600, time.Now().Add(maxQueueTime), func() { panic("a key that nobody expected") })
 		}()
 		synctest.Wait()
 		next := queueUp(t.Context(), g, "a")
@@ -226,7 +233,7 @@ func TestAPanicInACheckIsItsRequests(t *testing.T) {
 		g.leave()
 		assert.Nil(t, <-next)
 		assertIdle(t, g.gate, 1)
-		assert.Panics(t, func() { _ = g.do(t.Context(), "a", time.Now().Add(maxQueueTime), func() { panic("at once") }) })
+		assert.Panics(t, func() { _ = g.do(t.Context(), "a", 600, time.Now().Add(maxQueueTime), func() { panic("at once") }) })
 		assertIdle(t, g.gate, 1)
 	})
 }
@@ -235,7 +242,7 @@ func TestTheGateUnderLoad(t *testing.T) {
 	t.Parallel()
 	const places, clients, rounds = 3, 64, 200
 	g := newGate()
-	g.free = places
+	g.places = func() int { return places }
 	var inside, most, entered atomic.Int64
 	var wg sync.WaitGroup
 	for client := range clients {
@@ -245,7 +252,7 @@ func TestTheGateUnderLoad(t *testing.T) {
 				if rand.IntN(4) == 0 {
 					go cancel()
 				}
-				_ = g.do(ctx, string(rune('a'+client%8)), time.Now().Add(maxQueueTime), func() {
+				_ = g.do(ctx, string(rune('a'+client%8)), 600, time.Now().Add(maxQueueTime), func() {
 					entered.Add(1)
 					now := inside.Add(1)
 					for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
@@ -263,7 +270,7 @@ func TestTheGateUnderLoad(t *testing.T) {
 	assert.Eventually(t, func() bool { // where the last to wait gave up, its place is given back after
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return g.free == places
+		return g.busy == 0
 	}, 10*time.Second, time.Millisecond)
 	assertIdle(t, g, places)
 }

@@ -20,7 +20,7 @@ import (
 // token's iss, not believed yet, picks the guard that then checks everything:
 // each keeps its own audience, algorithms, types and keys. A token of an
 // unknown issuer gets 401 without any fetch. Memory for verified tokens, the
-// bound on signature checks, Realm, Source, ErrorHandler, OnDecision and the
+// bounds on signature checks and on a token's length, Realm, Source, ErrorHandler, OnDecision and the
 // Logger of refusals are the first guard's, for all; of its keys each tells its
 // own Logger. Rules see a token whoever issued it, and so trust every issuer
 // alike: IDs of clients and organizations are one issuer's own, so where two may
@@ -47,10 +47,11 @@ func Join(first *Guard, others ...*Guard) (*Guard, error) {
 	all := *first
 	all.joined = joined
 	all.tokens = newTokenCache(first.tokens.bytes)
-	all.checks, all.gate = newChecks(), newGate()
+	all.checks, all.gate, all.waitingBytes = newChecks(), newGate(), new(atomic.Int64)
 	all.metadataURL = new(atomic.Pointer[string]) // the first guard's document names one issuer
 	for _, member := range joined {
 		member.tokens, member.checks, member.gate, member.sourceOf = all.tokens, all.checks, all.gate, all.sourceOf
+		member.maxTokenBytes, member.waitingBytes = all.maxTokenBytes, all.waitingBytes
 	}
 	return &all, nil
 }

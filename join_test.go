@@ -421,8 +421,9 @@ func TestIssuersShareOneBudget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
-		small := func(c *m2mauth.Config) { c.CacheBytes = 200_000 }
-		both := joined(t, one.guard(t, small), two.guard(t)) // the first's bound, not the second's
+		first := one.guard(t)
+		m2mauth.ShrinkMemory(first, 200_000)
+		both := joined(t, first, two.guard(t)) // the first's bound, not the second's
 		for n := range 600 {
 			_, err := both.Verify(t.Context(), []tenant{one, two}[n%2].token())
 			require.NoError(t, err)

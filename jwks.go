@@ -68,8 +68,11 @@ const (
 	// need not wait for another: longer than the backoff and a fetch take.
 	triedLately = time.Minute
 
-	// maxWaiters bounds the requests that wait for a fetch.
-	maxWaiters = 8192
+	// maxWaiters bounds the requests that wait for a fetch, and maxHeldBytes what
+	// their tokens take together, of all issuers of a guard. With those who wait for
+	// signature checks (queuedBytes, sharingBytes) that is 64 MiB.
+	maxWaiters   = 8192
+	maxHeldBytes = 24 << 20
 
 	// rediscoverAfter is how long a jwks_uri is believed.
 	rediscoverAfter = 24 * time.Hour
@@ -267,14 +270,14 @@ func port(u *url.URL) string {
 // find returns the key that a token is to be verified with. It waits for one
 // fetch at most; waited says that this was for keys past their end, and so that
 // now may be past. A key that a refetch brought is none that verified a token.
-func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID bool, alg string) (key *jose.Key, waited bool, e *Error) {
-	set, waited, e := k.get(ctx, now)
+func (k *keySource) find(ctx context.Context, now time.Time, h held, kid string, hasKID bool, alg string) (key *jose.Key, waited bool, e *Error) {
+	set, waited, e := k.get(ctx, now, h)
 	if e != nil {
 		return nil, waited, e
 	}
 	key, refetch := set.find(kid, hasKID, alg)
 	if refetch && (!waited || set.fetched.Before(now)) { // else it is as new as a refetch's
-		if set, e = k.refetch(ctx, kid); e != nil {
+		if set, e = k.refetch(ctx, h, kid); e != nil {
 			return nil, waited, e
 		}
 		key, _ = set.find(kid, hasKID, alg)
@@ -288,7 +291,7 @@ func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID 
 
 // get returns the keys that may be trusted now, and sees to it that they are
 // refreshed when that is due; waited says that it waited for that.
-func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited bool, e *Error) {
+func (k *keySource) get(ctx context.Context, now time.Time, h held) (set *keySet, waited bool, e *Error) {
 	set = k.current.Load()
 	if set != nil && (k.static || now.Before(set.refreshAt)) {
 		return set, false, nil
@@ -304,7 +307,7 @@ func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited
 		k.mu.Unlock()
 		return set, false, nil
 	}
-	ended, e := k.waitAndUnlock(ctx, f)
+	ended, e := k.waitAndUnlock(ctx, h, f)
 	set = k.current.Load()
 	if ended && set != nil && time.Now().Before(set.staleUntil) {
 		return set, true, nil // refreshed, or stale and tried
@@ -323,7 +326,7 @@ func (k *keySource) triedLocked(set *keySet, now time.Time) bool {
 // refetch returns the set to look an unknown kid up in once more. That is a newer
 // one, unless a fetch has lately told that the kid is absent or the cooldown
 // lasts: then the answer is 401 at once, and nobody queues for a made-up kid.
-func (k *keySource) refetch(ctx context.Context, kid string) (*keySet, *Error) {
+func (k *keySource) refetch(ctx context.Context, h held, kid string) (*keySet, *Error) {
 	k.mu.Lock()
 	now := time.Now()
 	set := k.current.Load()
@@ -339,7 +342,7 @@ func (k *keySource) refetch(ctx context.Context, kid string) (*keySet, *Error) {
 	if f != nil && len(f.wanted) < maxAbsent {
 		f.wanted[kid] = f.wanted[kid] || !joined
 	}
-	if _, e := k.waitAndUnlock(ctx, f); e != nil {
+	if _, e := k.waitAndUnlock(ctx, h, f); e != nil {
 		return nil, e
 	}
 	return k.current.Load(), nil
@@ -359,14 +362,15 @@ func (k *keySource) fetchLocked(now time.Time) *flight {
 // waitAndUnlock waits for a fetch, after it has unlocked; ended says that the
 // fetch has ended, well or badly. The end of ctx frees the one who waits and
 // leaves the fetch alone.
-func (k *keySource) waitAndUnlock(ctx context.Context, f *flight) (ended bool, e *Error) {
+func (k *keySource) waitAndUnlock(ctx context.Context, h held, f *flight) (ended bool, e *Error) {
 	defer k.mu.Unlock()
 	if f == nil {
 		return true, unavailable(time.Until(k.nextTry), k.lastErr)
 	}
-	if k.waiters >= maxWaiters {
+	if k.waiters >= maxWaiters || !h.take() {
 		return false, unavailable(time.Second, errors.New("too many requests wait for the issuer's keys"))
 	}
+	defer h.give()
 	k.waiters++
 	k.mu.Unlock()
 	select {
@@ -381,6 +385,30 @@ func (k *keySource) waitAndUnlock(ctx context.Context, f *flight) (ended bool, e
 		e = unavailable(time.Until(k.nextTry), f.err)
 	}
 	return ended, e
+}
+
+// held is what a request that waits holds: bytes of its token, of a guard's total.
+// The zero held is that of one without a token.
+type held struct {
+	total *atomic.Int64
+	bytes int
+}
+
+// waitsFor is what a request holds that waits for keys with a token.
+func (g *Guard) waitsFor(raw string) held { return held{g.waitingBytes, len(raw)} }
+
+func (h held) take() bool {
+	if h.total == nil || h.total.Add(int64(h.bytes)) <= maxHeldBytes {
+		return true
+	}
+	h.give()
+	return false
+}
+
+func (h held) give() {
+	if h.total != nil {
+		h.total.Add(-int64(h.bytes))
+	}
 }
 
 func unavailable(retryAfter time.Duration, cause error) *Error {

@@ -96,7 +96,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		})
 		require.NoError(t, err)
 		k := g.keys
-		_, _, e := k.find(t.Context(), time.Now(), "a", true, "ES256")
+		_, _, e := k.find(t.Context(), time.Now(), held{}, "a", true, "ES256")
 		require.Nil(t, e)
 		unknown, busy := 0, 0
 		var mu sync.Mutex
@@ -104,7 +104,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		for round := range 20 {
 			for i := range 10_000 {
 				wg.Go(func() {
-					_, _, e := k.find(t.Context(), time.Now(), fmt.Sprint(round, " ", i), true, "ES256")
+					_, _, e := k.find(t.Context(), time.Now(), held{}, fmt.Sprint(round, " ", i), true, "ES256")
 					mu.Lock()
 					defer mu.Unlock()
 					switch e.Status {
@@ -210,11 +210,11 @@ func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
 		k, _ := bounded(answerWith("{}"))
 		k.absent["gone"] = true
 		time.Sleep(absentFor - 1)
-		_, e := k.refetch(t.Context(), "gone")
+		_, e := k.refetch(t.Context(), held{}, "gone")
 		assert.Nil(t, e)
 		assert.Zero(t, k.fetches)
 		time.Sleep(time.Nanosecond)
-		_, e = k.refetch(t.Context(), "gone")
+		_, e = k.refetch(t.Context(), held{}, "gone")
 		require.NotNil(t, e, "that fetch fails")
 		assert.ErrorIs(t, e, ErrUnavailable)
 		assert.Equal(t, 1, k.fetches)

@@ -29,6 +29,8 @@ type Guard struct {
 
 	allowOrganizations bool
 	realm              string
+	maxTokenBytes      int
+	waitingBytes       *atomic.Int64 // of tokens that wait for keys
 	tokens             *tokenCache
 	checks             *checks
 	gate               *gate
@@ -67,6 +69,8 @@ func New(config Config) (*Guard, error) {
 
 			organizations: c.Audience == organizationAudience,
 		},
+		maxTokenBytes:      c.MaxTokenBytes,
+		waitingBytes:       new(atomic.Int64),
 		tokens:             newTokenCache(c.CacheBytes),
 		checks:             newChecks(),
 		gate:               newGate(),
@@ -163,6 +167,14 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 
 func (g *Guard) ready() bool { return g != nil && g.keys != nil }
 
+// tokenBytes is Config.MaxTokenBytes; for a guard that is none, decide has the answer.
+func (g *Guard) tokenBytes() int {
+	if !g.ready() {
+		return 0
+	}
+	return g.maxTokenBytes
+}
+
 // Check decides about a request without a middleware: it returns the token's
 // claims if the request carries a valid token that meets the rule, and otherwise
 // an [*Error], for [Guard.WriteError]. It logs refusals.
@@ -171,7 +183,7 @@ func (g *Guard) Check(r *http.Request, rule Rule) (*Claims, error) {
 }
 
 func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
-	token, e := bearerToken(r.Header["Authorization"]) // under the one name that net/http has for it
+	token, e := bearerToken(r.Header["Authorization"], g.tokenBytes()) // under the one name that net/http has for it
 	return g.decide(r.Context(), token, e, httpRequest{r}, rule)
 }
 
@@ -201,7 +213,7 @@ func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (*Claims
 	if r == nil {
 		return ownClaims(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule))
 	}
-	token, e := bearerToken(r.Header("Authorization"))
+	token, e := bearerToken(r.Header("Authorization"), g.tokenBytes())
 	return ownClaims(g.decide(ctx, token, e, r, rule))
 }
 
@@ -314,7 +326,7 @@ func (g *Guard) Warm(ctx context.Context) error {
 	if g.joined != nil {
 		return g.warmJoined(ctx)
 	}
-	if _, _, e := g.keys.get(ctx, time.Now()); e != nil {
+	if _, _, e := g.keys.get(ctx, time.Now(), held{}); e != nil {
 		return e
 	}
 	return nil
@@ -322,7 +334,7 @@ func (g *Guard) Warm(ctx context.Context) error {
 
 // bearerToken takes the token out of the request's Authorization fields (RFC
 // 6750 §2.1, RFC 9110 §11.4). Tokens in a query, a form or a cookie are never read.
-func bearerToken(fields []string) (string, *Error) {
+func bearerToken(fields []string, most int) (string, *Error) {
 	switch len(fields) {
 	case 0:
 		return "", noToken()
@@ -331,8 +343,8 @@ func bearerToken(fields []string) (string, *Error) {
 		return "", newError(ErrRequest, "the request has more than one Authorization field", slog.Int("fields", len(fields)))
 	}
 	field := strings.Trim(fields[0], " \t")
-	if len(field) > len("Bearer ")+maxTokenBytes {
-		return "", newError(ErrRequest, "the Authorization field is longer than 8 KiB", slog.Int("bytes", len(field)))
+	if len(field) > len("Bearer ")+most {
+		return "", newError(ErrRequest, fmt.Sprintf("the Authorization field is longer than %s", inBytes(most)), slog.Int("bytes", len(field)))
 	}
 	end := span(field, &schemeChars)
 	if !strings.EqualFold(field[:end], "Bearer") {

@@ -186,10 +186,8 @@ func (d claim) String() string {
 }
 
 func (d claim) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
-	for _, value := range c.stringsOf(d.name) {
-		if slices.Contains(d.values, value) {
-			return false, nil
-		}
+	if c.hasAny(d.name, d.values) {
+		return false, nil
 	}
 	return false, otherClaim
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -12,10 +13,6 @@ import (
 
 	"github.com/m2mauth/m2mauth/internal/jose"
 )
-
-// maxTokenBytes bounds a token. Logto's have some 600 bytes with an EC key and
-// 1,200 with an RSA key; header fields over 8 KiB are refused by most servers.
-const maxTokenBytes = 8 << 10
 
 // joseHeader is what the guard reads of a token's header (RFC 7515 §4). jwk,
 // jku, x5u and x5c are ignored: a token does not name the key to trust. alg is
@@ -42,12 +39,12 @@ type token struct {
 // passed lately is recalled; of any other, what is cheap is checked first and
 // the key last, so that rubbish causes no fetch and no signature check.
 func (g *Guard) verify(ctx context.Context, raw string, r Request) (t *token, remembered bool, e *Error) {
-	if len(raw) > maxTokenBytes {
-		return nil, false, newError(ErrRequest, "the access token is longer than 8 KiB", slog.Int("bytes", len(raw)))
+	if len(raw) > g.maxTokenBytes {
+		return nil, false, newError(ErrRequest, fmt.Sprintf("the access token is longer than %s", inBytes(g.maxTokenBytes)), slog.Int("bytes", len(raw)))
 	}
 	now := time.Now()
 	if t = g.tokens.get(raw); t != nil {
-		switch good, e := t.recall(ctx, now); {
+		switch good, e := t.recall(ctx, now, g.waitsFor(raw)); {
 		case e != nil:
 			return nil, true, e
 		case good:
@@ -58,6 +55,14 @@ func (g *Guard) verify(ctx context.Context, raw string, r Request) (t *token, re
 		return nil, false, e
 	}
 	return t, false, nil
+}
+
+// inBytes writes a number of bytes for people.
+func inBytes(n int) string {
+	if n%1024 == 0 {
+		return fmt.Sprintf("%d KiB", n/1024)
+	}
+	return fmt.Sprintf("%d bytes", n)
 }
 
 // verifyNew verifies a token that is not remembered, and remembers it.
@@ -71,7 +76,7 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if t, e = g.read(raw, now); e != nil {
 		return nil, e
 	}
-	if t.key, _, e = g.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg); e != nil {
+	if t.key, _, e = g.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg); e != nil {
 		return nil, e
 	}
 	source, deadline := func() string { return g.source(r) }, time.Now().Add(maxQueueTime)
@@ -80,7 +85,7 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 			return true, nil // verified between our look at the memory and now
 		}
 		verified := false
-		e := g.gate.do(ctx, source(), deadline, func() {
+		e := g.gate.do(ctx, source(), len(raw), deadline, func() {
 			verified = t.key.Verify(bytesOf(t.claims.signed), t.signature) == nil
 		})
 		if verified {
@@ -109,11 +114,11 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 // recall makes those checks of a remembered token again that depend on the clock
 // and on the keys. If it is neither good nor an error, the token is as one never
 // seen: its key has been replaced under its key ID.
-func (t *token) recall(ctx context.Context, now time.Time) (good bool, e *Error) {
+func (t *token) recall(ctx context.Context, now time.Time, h held) (good bool, e *Error) {
 	if e := t.guard.claims.checkTimes(t.claims, now); e != nil {
 		return false, e
 	}
-	key, waited, e := t.guard.keys.find(ctx, now, t.header.kid, t.header.hasKID, t.header.alg)
+	key, waited, e := t.guard.keys.find(ctx, now, h, t.header.kid, t.header.hasKID, t.header.alg)
 	if e == nil && waited {
 		e = t.guard.claims.checkTimes(t.claims, time.Now())
 	}

@@ -49,7 +49,8 @@ type Adapter[M any] struct {
 	// in this order, the framework's recovery from panics, which answers 500,
 	// and its CORS middleware, which lets the origin https://app.test send
 	// the method GET with the header field Authorization. Where the framework
-	// must be told to answer 405, it is told so.
+	// must be told to answer 405, it is told so; and where it must be told to read
+	// header fields of 80 KiB in all.
 	//
 	// A framework that is not of net/http is put behind an http.Handler here.
 	Mount func(groups []Group[M]) http.Handler

@@ -27,6 +27,7 @@ func testSituations(t *testing.T, mount mounter) {
 		{"a refusal can be read by the app that CORS lets in", testRefusalAcrossOrigins},
 		{"a panicking handler is the framework's to recover", testPanic},
 		{"a caller that has gone is not waited for", testCanceled},
+		{"a token of nearly 64 KiB passes where Config.MaxTokenBytes is that", testLargeTokens},
 		{"parallel requests see their own claims", testParallel},
 	} {
 		t.Run(situation.name, func(t *testing.T) { situation.test(t, mount) })
@@ -159,6 +160,18 @@ func testCanceled(t *testing.T, mount mounter) {
 		t.Error("the guard waits on for keys though the caller has gone")
 	}
 	equal(t, "requests in the handler", a.reached.Load(), 0)
+}
+
+// testLargeTokens needs a server that reads such fields. What is wrong with a longer
+// token is for the guard to say.
+func testLargeTokens(t *testing.T, mount mounter) {
+	a := newAPI(t, mount, func(_ *Issuer, c *m2mauth.Config) { c.MaxTokenBytes = 64 << 10 })
+	for _, size := range []struct{ filler, status int }{{9 << 10, 200}, {47 << 10, 200}, {49 << 10, 400}} { // a third more in base64url
+		token := claiming("filler", strings.Repeat("x", size.filler))(a.issuer)
+		got := a.send(t, "GET", "/open/read", http.Header{"Authorization": token})
+		equal(t, fmt.Sprintf("status with %d bytes", len(token[0])), got.status, size.status)
+	}
+	equal(t, "requests in the handler", a.reached.Load(), 2)
 }
 
 const meetingSize = 200

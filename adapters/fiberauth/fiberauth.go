@@ -22,7 +22,8 @@
 // # What fiber does otherwise than net/http
 //
 //   - fasthttp refuses header fields of more than 4 KiB in all, with 431. Set
-//     fiber.Config.ReadBufferSize to 16 KiB or more: tokens may have 8 KiB.
+//     fiber.Config.ReadBufferSize to 16 KiB or more: tokens may have 8 KiB. With a
+//     larger m2mauth.Config.MaxTokenBytes, set it to that and 8 KiB more.
 //   - What fasthttp refuses before any handler, such as a control character in a
 //     field, comes to fiber.Config.ErrorHandler, and the default one answers with a
 //     text that has the header in it, the token included. Set one that answers with

@@ -41,7 +41,7 @@ func TestSuite(t *testing.T) {
 }
 
 func mount(groups []m2mauthtest.Group[fiber.Handler]) http.Handler {
-	app := fiber.New(fiber.Config{ReadBufferSize: 16 << 10})
+	app := fiber.New(fiber.Config{ReadBufferSize: 80 << 10}) // for tokens of 64 KiB
 	app.Use(recover.New(), cors.New(cors.Config{
 		AllowOrigins: []string{"https://app.test"},
 		AllowMethods: []string{http.MethodGet},

@@ -1,0 +1,220 @@
+package m2mauth
+
+import (
+	"container/heap"
+	"container/list"
+	"errors"
+	"net/netip"
+)
+
+// queue is a bounded place to wait. Networks are served in turn, within a network
+// its sources, and the requests of a source in the order in which they came. A
+// network has half of the places at most. When all are taken, a request of a short
+// queue takes the place of the newest of the longest queue: however many flood,
+// each gets no more than an even share, and who wants less than that gets it all.
+//
+// It is a tree: in the root are networks, in those are sources, and in those are
+// waiters. Whoever uses it holds a lock of its own.
+type queue struct {
+	name   string
+	parent *queue
+	unit   int // bytes for which one place is counted
+	most   int // places
+
+	taken   int           // places
+	waiting int           // waiters
+	turns   list.List     // of *queue, or in a source of *waiter; the front is next
+	turn    *list.Element // of this queue among its parent's turns
+
+	inside  map[string]*queue // by name; nil in a source
+	longest longestFirst      // the same
+	index   int               // in the parent's longest
+}
+
+// waiter is in a queue. What is not the queue's is set before it enters.
+type waiter struct {
+	done chan struct{} // closed once nothing is waited for
+
+	source    *queue // nil once it is in no queue
+	turn      *list.Element
+	places    int
+	displaced bool // by one of a shorter queue
+
+	check    func() // what a gate runs
+	panicked any    // what check panicked with
+}
+
+func newWaiter(check func()) *waiter { return &waiter{check: check, done: make(chan struct{})} }
+
+// Why a queue takes no more.
+var (
+	errOverShare = errors.New("its source or network has its share of the queue")
+	errFull      = errors.New("too many sources wait")
+)
+
+// newQueue makes a queue of so many places. A waiter that keeps up to unit bytes
+// takes one of them, and one that keeps more takes more.
+func newQueue(places, unit int) *queue {
+	return &queue{most: places, unit: unit, inside: make(map[string]*queue)}
+}
+
+// enter lets w, which keeps so many bytes, wait for its source. It may displace
+// others, whose done it closes.
+func (q *queue) enter(w *waiter, source string, bytes int) error {
+	w.places = max(1, (bytes+q.unit-1)/q.unit)
+	names := []string{networkOf(source), source}
+	if !q.makeRoom(w.places, 0, names) {
+		if q.inside[names[0]] != nil {
+			return errOverShare
+		}
+		return errFull
+	}
+	at := q
+	for _, name := range names {
+		at = at.child(name)
+	}
+	w.source, w.turn = at, at.turns.PushBack(w)
+	at.count(1, w.places)
+	return nil
+}
+
+// makeRoom reports whether a waiter of the queue within q that the names lead to
+// has room, or could be given it. lacking is how many places q's parents lack.
+func (q *queue) makeRoom(places, lacking int, names []string) bool {
+	if q == nil { // nobody waits there yet
+		return lacking == 0
+	}
+	lacking = max(lacking, q.taken+places-q.most)
+	if len(names) == 0 {
+		return lacking == 0
+	}
+	own, taken := q.inside[names[0]], 0
+	if own != nil {
+		taken = own.taken
+	}
+	if lacking > 0 && taken+places <= q.longest[0].taken-lacking {
+		q.longest[0].displace(lacking)
+		return true
+	}
+	return own.makeRoom(places, lacking, names[1:])
+}
+
+func (q *queue) child(name string) *queue {
+	c := q.inside[name]
+	if c == nil {
+		c = &queue{name: name, parent: q, most: q.most}
+		if q.parent == nil {
+			c.most, c.inside = q.most/2, make(map[string]*queue)
+		}
+		c.turn = q.turns.PushBack(c)
+		q.inside[name] = c
+		heap.Push(&q.longest, c)
+	}
+	return c
+}
+
+// displace takes the newest waiters out of the longest queues within q, until so
+// many places are free.
+func (q *queue) displace(places int) {
+	for places > 0 {
+		at := q
+		for len(at.longest) > 0 {
+			at = at.longest[0]
+		}
+		w := at.turns.Back().Value.(*waiter)
+		places -= w.places
+		w.displaced = true
+		w.leave()
+		close(w.done)
+	}
+}
+
+// next takes out the waiter whose turn it is, or returns nil.
+func (q *queue) next() *waiter {
+	if q.waiting == 0 {
+		return nil
+	}
+	at := q
+	for at.inside != nil {
+		front := at.turns.Front()
+		at.turns.MoveToBack(front)
+		at = front.Value.(*queue)
+	}
+	w := at.turns.Front().Value.(*waiter)
+	w.leave()
+	return w
+}
+
+// leave takes w out of its queue, and reports whether it was in one.
+func (w *waiter) leave() bool {
+	if w.source == nil {
+		return false
+	}
+	w.source.turns.Remove(w.turn)
+	w.source.count(-1, -w.places)
+	w.source = nil
+	return true
+}
+
+// count adds waiters and places to a source and to what it is in. What is empty
+// then goes.
+func (q *queue) count(waiters, places int) {
+	for ; q != nil; q = q.parent {
+		q.waiting += waiters
+		q.taken += places
+		switch {
+		case q.parent == nil:
+		case q.waiting == 0:
+			q.parent.turns.Remove(q.turn)
+			delete(q.parent.inside, q.name)
+			heap.Remove(&q.parent.longest, q.index)
+		default:
+			heap.Fix(&q.parent.longest, q.index)
+		}
+	}
+}
+
+// networkOf returns the /48 of a source that is an IPv6 address or network:
+// providers give a site that much, so that one can send from 65,536 networks of
+// the size that counts as a source. Any other source is a network by itself.
+func networkOf(source string) string {
+	ip, err := netip.ParseAddr(source)
+	bits := ip.BitLen()
+	if err != nil {
+		prefix, err := netip.ParsePrefix(source)
+		if err != nil {
+			return source
+		}
+		ip, bits = prefix.Addr(), prefix.Bits()
+	}
+	if !ip.Is6() || ip.Is4In6() || bits < 48 {
+		return source
+	}
+	network, _ := ip.Prefix(48)
+	return network.String()
+}
+
+// longestFirst is a heap of queues.
+type longestFirst []*queue
+
+func (l longestFirst) Len() int           { return len(l) }
+func (l longestFirst) Less(i, j int) bool { return l[i].taken > l[j].taken }
+
+func (l longestFirst) Swap(i, j int) {
+	l[i], l[j] = l[j], l[i]
+	l[i].index, l[j].index = i, j
+}
+
+func (l *longestFirst) Push(x any) {
+	q := x.(*queue)
+	q.index = len(*l)
+	*l = append(*l, q)
+}
+
+func (l *longestFirst) Pop() any {
+	last := len(*l) - 1
+	q := (*l)[last]
+	(*l)[last] = nil
+	*l = (*l)[:last]
+	return q
+}
