@@ -81,8 +81,9 @@ type Config struct {
 	// required.
 	MaxLifetime time.Duration
 
-	// KeyTTL is how long fetched keys are fresh, unless the issuer's max-age
-	// says otherwise. Default: 10 minutes; from 1 second to 24 hours.
+	// KeyTTL is how long fetched keys are fresh at most; a shorter max-age of the
+	// issuer, of a minute or more, takes its place. From 1 second to 24 hours.
+	// Default: the issuer's max-age, from 1 minute to 1 hour, or 10 minutes.
 	KeyTTL time.Duration
 
 	// KeyStaleFor is how long after KeyTTL the last good keys still serve if

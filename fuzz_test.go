@@ -308,7 +308,7 @@ func FuzzCacheControl(f *testing.F) {
 	}
 	f.Add("max-age=300", "no-store")
 	f.Add("max-age=300", "max-age=300")
-	k := &keySource{ttl: 7 * time.Minute, timeout: 5 * time.Second}
+	k := &keySource{ttl: 7 * time.Minute, maxTTL: time.Hour, timeout: 5 * time.Second}
 	directive := regexp.MustCompile(`^[ \t]*([!#$%&'*+.^_|~0-9A-Za-z` + "`" + `-]+)(?:=([!#$%&'*+.^_|~0-9A-Za-z` + "`" + `-]+|"[0-9]*"))?[ \t]*$`)
 	f.Fuzz(func(t *testing.T, one, two string) {
 		h := http.Header{"Cache-Control": {one, two}}

@@ -32,7 +32,7 @@ import (
 //	fresh     the set serves; from 80 % of its TTL on, a request starts a refresh
 //	          and does not wait for it
 //	stale     past the TTL. The first request after a pause waits for a refresh;
-//	          once that failed, the set serves on without waiting
+//	          for a minute after that failed, the set serves without waiting
 //	expired   past KeyStaleFor too: as none
 //
 // A key ID that is not in the set moves nothing but causes a fetch of its own,
@@ -46,7 +46,8 @@ const (
 	// moved by up to 10 % at random, so that a fleet's refreshes spread out.
 	refreshFrom, refreshSpread = 0.8, 0.1
 
-	// maxAge of the issuer's Cache-Control is believed within these bounds.
+	// maxAge of the issuer's Cache-Control is believed within these bounds; a
+	// Config.KeyTTL that was set takes the place of the upper one.
 	minMaxAge, maxMaxAge = time.Minute, time.Hour
 
 	// Retries after a failed fetch wait the first, then twice as long each time.
@@ -134,6 +135,7 @@ type keySource struct {
 	client        *http.Client
 	rsaAlgorithm  string
 	ttl, staleFor time.Duration
+	maxTTL        time.Duration // of the issuer's max-age
 	timeout       time.Duration
 	logger        func() *slog.Logger
 	static        bool
@@ -167,6 +169,7 @@ func newKeySource(c *Config, rsaAlgorithm string, logger func() *slog.Logger) (*
 		jwksURL:      c.JWKSURL,
 		rsaAlgorithm: rsaAlgorithm,
 		ttl:          c.KeyTTL,
+		maxTTL:       maxMaxAge,
 		staleFor:     c.KeyStaleFor,
 		timeout:      c.FetchTimeout,
 		logger:       logger,
@@ -258,7 +261,7 @@ func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited
 		return set, false, nil
 	}
 	f := k.fetchLocked(now)
-	if set != nil && (now.Before(set.freshUntil) || now.Before(set.staleUntil) && k.triedLocked(set, now)) {
+	if set != nil && (now.Before(set.freshUntil) || now.Before(set.staleUntil) && k.triedLocked(now)) {
 		k.mu.Unlock()
 		return set, false, nil
 	}
@@ -271,11 +274,11 @@ func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited
 }
 
 // triedLocked reports whether a failed attempt speaks for serving stale keys
-// without another: since they became stale, or so lately that requests have not
-// paused. Otherwise one request waits, or after a pause a key that was withdrawn
-// long ago would open one last request.
-func (k *keySource) triedLocked(set *keySet, now time.Time) bool {
-	return !k.failedAt.IsZero() && (!k.failedAt.Before(set.freshUntil) || now.Sub(k.failedAt) < triedLately)
+// without another: one so late that requests have not paused. Otherwise requests
+// wait, or after a pause a key that was withdrawn long ago would open one last
+// request, though the outage is over.
+func (k *keySource) triedLocked(now time.Time) bool {
+	return !k.failedAt.IsZero() && now.Sub(k.failedAt) < triedLately
 }
 
 // refetch returns the set to look an unknown kid up in once more. That is a newer
@@ -557,7 +560,7 @@ func (k *keySource) ttlOf(h http.Header) time.Duration {
 	if age <= 0 {
 		return k.ttl
 	}
-	return min(max(age, minMaxAge, 10*k.timeout), maxMaxAge)
+	return min(max(age, minMaxAge, 10*k.timeout), k.maxTTL)
 }
 
 // discover returns the jwks_uri of the issuer's discovery document, which it

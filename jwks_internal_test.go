@@ -161,7 +161,7 @@ func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
 // fetched now.
 func bounded(answer roundTrip) (*keySource, *keySet) {
 	k := &keySource{
-		issuer: "https://issuer.test", rsaAlgorithm: "RS256", ttl: defaultKeyTTL, staleFor: defaultKeyStaleFor, timeout: defaultTimeout,
+		issuer: "https://issuer.test", rsaAlgorithm: "RS256", ttl: defaultKeyTTL, maxTTL: maxMaxAge, staleFor: defaultKeyStaleFor, timeout: defaultTimeout,
 		logger: func() *slog.Logger { return slog.New(slog.DiscardHandler) },
 		absent: make(map[string]bool), client: fetchClient(&http.Client{Transport: answer}, defaultTimeout),
 	}
@@ -182,11 +182,12 @@ func answerWith(body string) roundTrip {
 func TestAFailureSpeaksForStaleKeysForLessThanAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, set := bounded(nil)
-		k.failedAt = set.freshUntil.Add(-1)
-		assert.True(t, k.triedLocked(set, k.failedAt.Add(triedLately-1)))
-		assert.False(t, k.triedLocked(set, k.failedAt.Add(triedLately)))
-		k.failedAt = set.freshUntil
-		assert.True(t, k.triedLocked(set, k.failedAt.Add(triedLately)), "it failed since the keys became stale")
+		assert.False(t, k.triedLocked(set.fetched))
+		for _, failedAt := range []time.Time{set.freshUntil.Add(-1), set.freshUntil} {
+			k.failedAt = failedAt
+			assert.True(t, k.triedLocked(k.failedAt.Add(triedLately-1)))
+			assert.False(t, k.triedLocked(k.failedAt.Add(triedLately)))
+		}
 	})
 }
 

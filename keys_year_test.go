@@ -530,8 +530,8 @@ func (y *year) problem(r yearRequest) string {
 		age = r.begin.Sub(known.at)
 	}
 	fresh, stale := age < keysTTL, age >= keysTTL && age < keysTTL+keysStaleFor
-	// The issuer failed past the TTL, or so lately that callers did not pause.
-	tried := !failed.IsZero() && (failed.Sub(knownAt(known)) >= keysTTL || r.begin.Sub(failed) < time.Minute)
+	// The issuer failed so lately that callers did not pause.
+	tried := !failed.IsZero() && r.begin.Sub(failed) < time.Minute
 	holds := known != nil && known.kids[kid]
 
 	if holds && (fresh || stale && tried) && !replaced {
@@ -563,13 +563,6 @@ func (y *year) problem(r yearRequest) string {
 		return "503, though the guard has the key or nothing has failed"
 	}
 	return "an answer that is none of 200, 401 and 503"
-}
-
-func knownAt(a *yearAnswer) time.Time {
-	if a == nil {
-		return time.Time{}
-	}
-	return a.at
 }
 
 // problemByTheClock judges without looking at what the guard asked.

@@ -81,11 +81,11 @@ func newKeysMachine(rt *rapid.T) *keysMachine {
 	m.staleFor = max(0, m.staleFor)
 	switch m.maxAge {
 	case "max-age=5": // under the least that is believed
-		m.ttl = max(time.Minute, 10*m.timeout)
+		m.ttl = min(m.ttl, max(time.Minute, 10*m.timeout))
 	case "max-age=120":
-		m.ttl = 2 * time.Minute
+		m.ttl = min(m.ttl, 2*time.Minute)
 	case "max-age=7200":
-		m.ttl = time.Hour
+		m.ttl = min(m.ttl, 2*time.Hour)
 	}
 	m.sign()
 	m.issuer.Intercept(m.answer)
@@ -235,7 +235,7 @@ func (m *keysMachine) judge(t signedToken, a answer, before, after known, cancel
 	_, published := before.keys[t.kid]
 	fresh := before.keys != nil && a.begin.Before(before.freshUntil)
 	usable := before.keys != nil && a.begin.Before(before.staleUntil)
-	tried := !before.lastFailure.IsZero() && (!before.lastFailure.Before(before.freshUntil) || a.begin.Sub(before.lastFailure) < triedLately)
+	tried := !before.lastFailure.IsZero() && a.begin.Sub(before.lastFailure) < triedLately
 	asked := after.attempts > before.attempts || before.underWay
 	failed := !after.lastFailure.IsZero()
 
