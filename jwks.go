@@ -251,23 +251,23 @@ func (k *keySource) find(ctx context.Context, now time.Time, kid string, hasKID 
 // refreshed when that is due; waited says that it waited for that.
 func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited bool, e *Error) {
 	set = k.current.Load()
-	if set != nil && (k.static || now.Before(set.refreshAt)) {
+	if set != nil && (k.static || !reached(now, set.refreshAt)) {
 		return set, false, nil
 	}
 	k.mu.Lock()
 	set = k.current.Load()
-	if set != nil && now.Before(set.refreshAt) { // refreshed while we waited for the lock
+	if set != nil && !reached(now, set.refreshAt) { // refreshed while we waited for the lock
 		k.mu.Unlock()
 		return set, false, nil
 	}
 	f := k.fetchLocked(now)
-	if set != nil && (now.Before(set.freshUntil) || now.Before(set.staleUntil) && k.triedLocked(now)) {
+	if set != nil && (!reached(now, set.freshUntil) || !reached(now, set.staleUntil) && k.triedLocked(now)) {
 		k.mu.Unlock()
 		return set, false, nil
 	}
 	ended, e := k.waitAndUnlock(ctx, f)
 	set = k.current.Load()
-	if ended && set != nil && time.Now().Before(set.staleUntil) {
+	if ended && set != nil && !reached(time.Now(), set.staleUntil) {
 		return set, true, nil // refreshed, or stale and tried
 	}
 	return nil, true, cmp.Or(e, unavailable(time.Second, errors.New("the keys expired while they were waited for")))
@@ -278,7 +278,7 @@ func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited
 // wait, or after a pause a key that was withdrawn long ago would open one last
 // request, though the outage is over.
 func (k *keySource) triedLocked(now time.Time) bool {
-	return !k.failedAt.IsZero() && now.Sub(k.failedAt) < triedLately
+	return !k.failedAt.IsZero() && age(now, k.failedAt) < triedLately
 }
 
 // refetch returns the set to look an unknown kid up in once more. That is a newer
@@ -290,8 +290,8 @@ func (k *keySource) refetch(ctx context.Context, kid string) (*keySet, *Error) {
 	set := k.current.Load()
 	// Each new set tells of all absent IDs that they still are: together they
 	// cause no more fetches than one of them.
-	known := k.absent[kid] && now.Sub(set.fetched) < absentFor
-	if k.static || len(set.byID[kid]) > 0 || known || now.Before(k.cooldownUntil) {
+	known := k.absent[kid] && age(now, set.fetched) < absentFor
+	if k.static || len(set.byID[kid]) > 0 || known || !reached(now, k.cooldownUntil) {
 		k.mu.Unlock()
 		return set, nil
 	}
@@ -309,7 +309,7 @@ func (k *keySource) refetch(ctx context.Context, kid string) (*keySet, *Error) {
 // fetchLocked returns the fetch under way, which it starts if there is none. It
 // returns nil while a failure's backoff lasts.
 func (k *keySource) fetchLocked(now time.Time) *flight {
-	if k.flight == nil && !now.Before(k.nextTry) {
+	if k.flight == nil && reached(now, k.nextTry) {
 		k.fetches++
 		k.flight = &flight{wanted: make(map[string]bool), done: make(chan struct{})}
 		go k.run(k.flight, k.current.Load(), !k.failedAt.IsZero())
@@ -407,7 +407,7 @@ func (k *keySource) logFailure(err error, old *keySet, retry time.Time) {
 	defer func() { _ = recover() }() // a user's slog.Handler must not end the process from this goroutine
 	level := slog.LevelError
 	attrs := []slog.Attr{slog.String("issuer", k.issuer), slog.String("reason", err.Error()), slog.Time("next_attempt", retry.UTC())}
-	if old != nil && time.Now().Before(old.staleUntil) {
+	if old != nil && !reached(time.Now(), old.staleUntil) {
 		level = slog.LevelWarn
 		attrs = append(attrs, slog.Time("last_good_keys_serve_until", old.staleUntil.UTC()))
 	}
@@ -571,7 +571,7 @@ func (k *keySource) discover(ctx context.Context, old *keySet, again bool) (stri
 		address, err := k.readDiscovery(ctx)
 		return address, time.Now(), err
 	}
-	if !again && time.Since(old.discovered) < rediscoverAfter {
+	if !again && age(time.Now(), old.discovered) < rediscoverAfter {
 		return old.url, old.discovered, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout/2) // leaves time for the keys
