@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth/internal/jose"
 )
 
 // Keys of RFC 8037 appendix A.2 and RFC 7515 appendix A.3, and one for each test
@@ -91,7 +93,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		})
 		require.NoError(t, err)
 		k := g.keys
-		_, _, e := k.find(t.Context(), time.Now(), "a", true, "ES256")
+		_, _, e := k.find(t.Context(), time.Now(), "a", true, "ES256", fromNobody)
 		require.Nil(t, e)
 		unknown, busy := 0, 0
 		var mu sync.Mutex
@@ -99,7 +101,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		for round := range 20 {
 			for i := range 10_000 {
 				wg.Go(func() {
-					_, _, e := k.find(t.Context(), time.Now(), fmt.Sprint(round, " ", i), true, "ES256")
+					_, _, e := k.find(t.Context(), time.Now(), fmt.Sprint(round, " ", i), true, "ES256", fromNobody)
 					mu.Lock()
 					defer mu.Unlock()
 					switch e.Status {
@@ -130,6 +132,8 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		assert.LessOrEqual(t, len(k.absent), maxAbsent)
 	})
 }
+
+func fromNobody() string { return noRequest }
 
 type roundTrip func(*http.Request) (*http.Response, error)
 
@@ -163,7 +167,7 @@ func bounded(answer roundTrip) (*keySource, *keySet) {
 	k := &keySource{
 		issuer: "https://issuer.test", rsaAlgorithm: "RS256", ttl: defaultKeyTTL, maxTTL: maxMaxAge, staleFor: defaultKeyStaleFor, timeout: defaultTimeout,
 		logger: func() *slog.Logger { return slog.New(slog.DiscardHandler) },
-		absent: make(map[string]bool), client: fetchClient(&http.Client{Transport: answer}, defaultTimeout),
+		absent: make(map[string]bool), withdrawn: make(map[string]bool), absentSources: make(map[string]time.Time), client: fetchClient(&http.Client{Transport: answer}, defaultTimeout),
 	}
 	now := time.Now()
 	set := &keySet{url: "https://issuer.test/old", ttl: k.ttl, fetched: now, discovered: now}
@@ -192,13 +196,13 @@ func TestAFailureSpeaksForStaleKeysForLessThanAMinute(t *testing.T) {
 }
 
 func TestAThousandAndTwentyFourAbsentKeyIDsAreRemembered(t *testing.T) {
-	k, _ := bounded(nil)
+	absent := map[string]bool{}
 	for i := range maxAbsent {
-		k.rememberAbsentLocked(strconv.Itoa(i))
+		remember(absent, strconv.Itoa(i))
 	}
-	assert.Len(t, k.absent, maxAbsent)
-	k.rememberAbsentLocked("one more")
-	assert.Equal(t, map[string]bool{"one more": true}, k.absent)
+	assert.Len(t, absent, maxAbsent)
+	remember(absent, "one more")
+	assert.Equal(t, map[string]bool{"one more": true}, absent)
 }
 
 func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
@@ -206,23 +210,48 @@ func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
 		k, _ := bounded(answerWith("{}"))
 		k.absent["gone"] = true
 		time.Sleep(absentFor - 1)
-		_, e := k.refetch(t.Context(), "gone")
+		_, e := k.refetch(t.Context(), time.Now(), "gone", false, fromNobody)
 		assert.Nil(t, e)
 		assert.Zero(t, k.fetches)
 		time.Sleep(time.Nanosecond)
-		_, e = k.refetch(t.Context(), "gone")
+		_, e = k.refetch(t.Context(), time.Now(), "gone", false, fromNobody)
 		require.NotNil(t, e, "that fetch fails")
 		assert.ErrorIs(t, e, ErrUnavailable)
 		assert.Equal(t, 1, k.fetches)
 	})
 }
 
-func TestMoreThanATTLOfQuietEndsTheCooldown(t *testing.T) {
-	for quiet, want := range map[time.Duration]time.Duration{0: 16 * time.Second, 1: 2 * time.Second} {
-		k, set := bounded(nil)
-		k.cooldown = 8 * time.Second
-		k.coolDownLocked(&flight{wanted: map[string]bool{"made up": true}}, set, k.cooldownUntil.Add(set.ttl+quiet))
-		assert.Equal(t, want, k.cooldown, quiet)
+// The bucket, in seconds.
+func TestRefetchesThatFindNothingComeOutOfABucketOfTwo(t *testing.T) {
+	k, set := bounded(nil)
+	begin := time.Now()
+	seconds := func(at time.Time) int { return int(at.Sub(begin) / time.Second) }
+	miss := func(at int) (next int) {
+		k.chargeLocked(&flight{wanted: map[string]bool{"made up": true}}, set, begin.Add(time.Duration(at)*time.Second))
+		return seconds(k.pausedUntil)
+	}
+	for _, test := range []struct{ at, next int }{
+		{0, 2}, {2, 6}, {6, 12}, {12, 18},
+		{30, 32}, // the bucket is full again
+		{32, 36},
+		{50, 52}, {54, 56}, {57, 62},
+		{67, 69}, // it was full but for a second
+		{69, 74},
+	} {
+		assert.Equal(t, test.next, miss(test.at), test.at)
+	}
+	set.byID = map[string][]*jose.Key{"wanted": {nil}}
+	k.chargeLocked(&flight{wanted: map[string]bool{"made up": true, "wanted": false}}, set, begin.Add(time.Minute*2))
+	k.chargeLocked(&flight{}, set, begin.Add(time.Minute*2))
+	assert.Equal(t, 74, seconds(k.pausedUntil), "one that brings a wanted key costs nothing, nor does one that nobody wanted")
+}
+
+func TestSourcesOfAbsentKeyIDsAreForgotten(t *testing.T) {
+	k, set := bounded(nil)
+	begin := time.Now()
+	for i := range 100 {
+		k.chargeLocked(&flight{wanted: map[string]bool{"made up": true}, source: strconv.Itoa(i)}, set, begin.Add(time.Duration(i)*6*time.Second))
+		assert.LessOrEqual(t, len(k.absentSources), 2)
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 type Status struct {
 	Issuer      string
 	State       KeyState
-	CoolingDown bool          // unknown key IDs cause no fetch at the moment
+	CoolingDown bool          // unknown key IDs cause no fetch at the moment, and get 503
 	LastSuccess time.Time     // zero if there was none, or the keys are static
 	Age         time.Duration // since LastSuccess
 	NextRefresh time.Time     // from then on a request starts a fetch; zero if the keys are static
@@ -104,7 +104,7 @@ func (k *keySource) status(now time.Time) Status {
 	defer k.mu.Unlock()
 	s := Status{
 		State:       KeysNone,
-		CoolingDown: !reached(now, k.cooldownUntil),
+		CoolingDown: !reached(now, k.pausedUntil),
 		NextRefresh: k.nextTry,
 		Fetches:     k.fetches,
 		Failures:    k.failures,
