@@ -56,6 +56,9 @@ const (
 	// while no keys serve, and every request is refused, not over keylessBackoff.
 	firstBackoff, lastBackoff, keylessBackoff = time.Second, 30 * time.Second, 10 * time.Second
 
+	// An issuer that asks for a longer pause gets it, up to so long.
+	maxRetryAfter = time.Minute
+
 	// Refetches that find none of the key IDs they are for come out of a bucket of
 	// two, which one is added to every refetchEvery, and are refetchPause apart:
 	// made-up IDs cost the issuer twelve a minute.
@@ -70,7 +73,7 @@ const (
 	absentFor, maxAbsent = 30 * time.Second, 1024
 
 	// triedLately is how long after a failed attempt requests with stale keys
-	// need not wait for another: longer than the backoff and a fetch take.
+	// need not wait for another: longer than our own backoff and a fetch take.
 	triedLately = time.Minute
 
 	// maxWaiters bounds the requests that wait for a fetch.
@@ -489,7 +492,7 @@ func (k *keySource) failLocked(err error) {
 	wait := min(k.backoff, serving+keylessBackoff)
 	var failed *fetchError
 	if errors.As(err, &failed) {
-		wait = max(wait, min(failed.retryAfter, lastBackoff))
+		wait = max(wait, min(failed.retryAfter, maxRetryAfter))
 	}
 	k.nextTry = now.Add(wait)
 }

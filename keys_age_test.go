@@ -124,3 +124,24 @@ func TestAFailureBeforeTheLastSuccessSparesNoWait(t *testing.T) {
 		keysAtOnce(t, g, token, 401)
 	})
 }
+
+// An issuer that asks for a pause gets it, though keys are old, and callers are
+// served meanwhile; after it one request finds out.
+func TestRetryAfterOfAnIssuerThatFailsWhileOldKeysServe(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := keysGuard(t, issuer)
+		token := keysToken(issuer, "")
+		keysAtOnce(t, g, token, 200)
+		keysHook(issuer, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})
+		time.Sleep(keysTTL)
+		for range 30 * 60 {
+			keysAtOnce(t, g, token, 200)
+			time.Sleep(time.Second)
+		}
+		assert.InDelta(t, 31, issuer.Fetches().JWKS, 1)
+	})
+}

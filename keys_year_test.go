@@ -558,7 +558,7 @@ func (y *year) problem(r yearRequest) string {
 		}
 		return "401, though no key set of the last 30 s lacks the key, and it has not left one"
 	case 503:
-		backoff := !failed.IsZero() && r.begin.Sub(failed) <= keysBackoff+slack
+		backoff := !failed.IsZero() && r.begin.Sub(failed) <= keysRetry+slack
 		expiring := age+r.end.Sub(r.begin) >= keysTTL+keysStaleFor
 		if (backoff || failure) && (!holds || !(fresh || stale) || expiring) || paused && !holds {
 			return ""
@@ -586,9 +586,9 @@ func (y *year) problemByTheClock(r yearRequest) string {
 		return "a withdrawn key is accepted for longer than any outage excuses"
 	case !gone.IsZero() && r.status == 200 && !y.faultBetween(gone.Add(-keysTTL), r.end) && r.end.Sub(gone) > keysTTL+keysTimeout:
 		return "a withdrawn key is accepted past TTL and fetch timeout, and there was no outage"
-	case publishedFor(keysAbsent+keysTimeout) && healthy(keysBackoff+2*keysTimeout) && r.status != 200:
+	case publishedFor(keysAbsent+keysTimeout) && healthy(keysRetry+2*keysTimeout) && r.status != 200:
 		return "a published key is refused by day, half a minute after its rotation"
-	case r.status == 503 && publishedFor(keysPause+keysTimeout) && healthy(keysBackoff+2*keysTimeout):
+	case r.status == 503 && publishedFor(keysPause+keysTimeout) && healthy(keysRetry+2*keysTimeout):
 		return "503, though the issuer is well and has been for longer than the backoff"
 	}
 	return ""

@@ -24,7 +24,7 @@ import (
 
 // The table of the keys' life, in numbers.
 const (
-	longestPause = 30 * time.Second // of the backoff, and of an ID found absent
+	longestPause = time.Minute      // what the issuer's Retry-After may ask for; longer than the backoff, and than an ID is held absent
 	refetchPause = 10 * time.Second // of refetches, for one source
 	firstPause   = time.Second
 	triedLately  = time.Minute
