@@ -87,6 +87,7 @@ const (
 	maxKeys          = 1000
 	maxRedirects     = 3
 	maxOddKeysLogged = 10
+	maxKIDsLogged    = 10
 )
 
 // keySet is one fetched key set. It is never changed: a refresh makes a new one.
@@ -434,6 +435,8 @@ func (k *keySource) run(f *flight, old *keySet, rediscover bool) {
 	close(f.done)
 	if err != nil {
 		k.logFailure(err, old, retry)
+	} else {
+		k.logSuccess(old, set, rediscover)
 	}
 }
 
@@ -477,6 +480,49 @@ func (k *keySource) logFailure(err error, old *keySet, retry time.Time) {
 		attrs = append(attrs, slog.Time("last_good_keys_serve_until", old.staleUntil.UTC()))
 	}
 	k.logger().LogAttrs(context.Background(), level, "m2mauth: the issuer's keys could not be fetched", attrs...)
+}
+
+// logSuccess tells of keys that come and go, and of the end of an outage.
+func (k *keySource) logSuccess(old, set *keySet, failedBefore bool) {
+	defer func() { _ = recover() }() // as in logFailure
+	level := slog.LevelInfo
+	if old != nil && !failedBefore {
+		level = slog.LevelDebug
+	}
+	log := func(level slog.Level, message string, attrs ...slog.Attr) {
+		attrs = append([]slog.Attr{slog.String("issuer", k.issuer), slog.String("keys_from", set.address())}, attrs...)
+		k.logger().LogAttrs(context.Background(), level, message, attrs...)
+	}
+	log(level, "m2mauth: the issuer's keys were fetched", slog.Int("keys", len(set.keys)), slog.Time("next_refresh", set.refreshAt.UTC()))
+	if old == nil {
+		return
+	}
+	for _, change := range []struct {
+		message string
+		keys    []*jose.Key
+	}{
+		{"m2mauth: the issuer publishes new keys", without(set.keys, old.keys)},
+		{"m2mauth: the issuer has withdrawn keys, whose tokens are refused from now on", without(old.keys, set.keys)},
+	} {
+		if len(change.keys) > 0 {
+			log(slog.LevelInfo, change.message, slog.String("kids", kidsOf(change.keys)), slog.Int("keys", len(change.keys)))
+		}
+	}
+}
+
+// without returns those keys that the others lack.
+func without(keys, others []*jose.Key) []*jose.Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k *jose.Key) bool { return slices.Contains(others, k) })
+}
+
+// kidsOf names some keys for a log.
+func kidsOf(keys []*jose.Key) string {
+	var kids []string
+	for _, key := range keys[:min(len(keys), maxKIDsLogged)] {
+		id, _ := key.ID()
+		kids = append(kids, loggable(id))
+	}
+	return strings.Join(kids, " ")
 }
 
 func (k *keySource) failLocked(err error) {

@@ -148,6 +148,7 @@ func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a us
 func TestAPanickingLoggerDoesNotEndTheProcessFromTheFetch(t *testing.T) {
 	k := &keySource{logger: func() *slog.Logger { return slog.New(panickingHandler{}) }}
 	assert.NotPanics(t, func() { k.logFailure(errors.New("down"), nil, time.Now()) })
+	assert.NotPanics(t, func() { k.logSuccess(nil, new(keySet), false) })
 }
 
 func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
