@@ -103,7 +103,8 @@ type Config struct {
 
 	// Source says whom a request counts as where new tokens must wait to be
 	// verified: sources are served in turn, so that a flood from one does not
-	// delay the others. Default: the host of the peer's address, for IPv6 its
+	// delay the others. One that asks for a key ID which the issuer does not have
+	// causes no fetch for 10 seconds. Default: the host of the peer's address, for IPv6 its
 	// /64. Behind a proxy, take the address that the proxy vouches for.
 	Source func(Request) string
 

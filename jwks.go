@@ -274,6 +274,11 @@ func (k *keySource) get(ctx context.Context, now time.Time) (set *keySet, waited
 	if set != nil && (k.static || !reached(now, set.refreshAt)) {
 		return set, false, nil
 	}
+	return k.renew(ctx, now)
+}
+
+// renew is get for keys that were missing or due a moment ago.
+func (k *keySource) renew(ctx context.Context, now time.Time) (set *keySet, waited bool, e *Error) {
 	k.mu.Lock()
 	set = k.current.Load()
 	if set != nil && !reached(now, set.refreshAt) { // refreshed while we waited for the lock

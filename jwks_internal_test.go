@@ -222,6 +222,19 @@ func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
 	})
 }
 
+// Another request may have had the keys refreshed while this one waited for the lock.
+func TestKeysThatWereRefreshedMeanwhileAreNotFetchedAgain(t *testing.T) {
+	k, set := bounded(answerWith("{}"))
+	set.refreshAt = set.fetched.Add(time.Minute)
+	got, waited, e := k.renew(t.Context(), set.refreshAt.Add(-1))
+	require.Nil(t, e)
+	assert.Same(t, set, got)
+	assert.False(t, waited)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	assert.Zero(t, k.fetches)
+}
+
 // The bucket, in seconds.
 func TestRefetchesThatFindNothingComeOutOfABucketOfTwo(t *testing.T) {
 	k, set := bounded(nil)
