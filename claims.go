@@ -32,8 +32,8 @@ type claimSet struct {
 	scopes    Scopes
 	issuedAt  time.Time
 	notBefore time.Time
-	expiresAt time.Time
-	signed    string // header and payload as they came, for Decode
+	expiresAt time.Time // on both clocks
+	signed    string    // header and payload as they came, for Decode
 
 	read   int                         // bytes of the payload that the strings above are from, at most
 	others atomic.Pointer[[]keptClaim] // what stringsOf has read beside them
@@ -111,7 +111,7 @@ func (c *Claims) IssuedAt() time.Time { return c.set().issuedAt }
 
 // ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer, and
 // so long may an answer go on that was begun with it: see the example.
-func (c *Claims) ExpiresAt() time.Time { return c.set().expiresAt }
+func (c *Claims) ExpiresAt() time.Time { return c.set().expiresAt.Round(0) }
 
 // Decode stores the token's whole payload in the value that v points to, for
 // claims of your own. It follows the rules of encoding/json/v2: names match
@@ -261,6 +261,7 @@ func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*Cl
 	if e := p.checkTimes(c, now); e != nil {
 		return nil, e
 	}
+	c.expiresAt = onBothClocks(now, c.expiresAt)
 	if accessToken && values.iat == nil {
 		return nil, missing("iat")
 	}
@@ -445,7 +446,7 @@ func numericDate(v jsontext.Value) (time.Time, bool) {
 
 // checkTimes is apart from readTimes since a remembered token's clock goes on.
 func (p *claimPolicy) checkTimes(c *Claims, now time.Time) *Error {
-	if !now.Before(c.expiresAt.Add(p.leeway)) {
+	if reached(now, c.expiresAt.Add(p.leeway)) {
 		return newError(ErrExpired, "the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ",
 			slog.Time("exp", c.expiresAt.UTC()), slog.Time("now", now.UTC()))
 	}

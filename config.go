@@ -82,8 +82,9 @@ type Config struct {
 	// required.
 	MaxLifetime time.Duration
 
-	// KeyTTL is how long fetched keys are fresh, unless the issuer's max-age
-	// says otherwise. Default: 10 minutes; from 1 second to 24 hours.
+	// KeyTTL is how long fetched keys are fresh at most; a shorter max-age of the
+	// issuer, of a minute or more, takes its place. From 1 second to 24 hours.
+	// Default: the issuer's max-age, from 1 minute to 1 hour, or 10 minutes.
 	KeyTTL time.Duration
 
 	// KeyStaleFor is how long after KeyTTL the last good keys still serve if
@@ -109,9 +110,10 @@ type Config struct {
 
 	// Source says whom a request counts as where new tokens must wait to be
 	// verified: sources are served in turn, so that a flood from one does not
-	// delay the others. Default: the host of the peer's address, for IPv6 its
-	// /64. Behind a proxy, take the address that the proxy vouches for. Sources
-	// that are IPv6 addresses or networks of one /48 share one turn.
+	// delay the others. One that asks for a key ID which the issuer does not have
+	// causes no fetch for 10 seconds. Default: the host of the peer's address, for
+	// IPv6 its /64. Behind a proxy, take the address that the proxy vouches for.
+	// Sources that are IPv6 addresses or networks of one /48 share one turn.
 	Source func(Request) string
 
 	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII

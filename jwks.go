@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -35,11 +36,12 @@ import (
 //	fresh     the set serves; from 80 % of its TTL on, a request starts a refresh
 //	          and does not wait for it
 //	stale     past the TTL. The first request after a pause waits for a refresh;
-//	          once that failed, the set serves on without waiting
+//	          for a minute after that failed, the set serves without waiting
 //	expired   past KeyStaleFor too: as none
 //
-// A key ID that is not in the set moves nothing but causes a fetch of its own,
-// within a cooldown. There is one fetch at a time, a goroutine that ends by
+// A key ID that is not in the set moves nothing but causes a fetch of its own, a
+// refetch, of which there are few a minute. It is 401 only if the issuer is known
+// not to publish it, and else 503. There is one fetch at a time, a goroutine that ends by
 // itself, which all who need it share. After a failed one none is started
 // until the backoff has passed, and whoever would wait for it gets 503 at once.
 //
@@ -49,23 +51,32 @@ const (
 	// moved by up to 10 % at random, so that a fleet's refreshes spread out.
 	refreshFrom, refreshSpread = 0.8, 0.1
 
-	// maxAge of the issuer's Cache-Control is believed within these bounds.
+	// maxAge of the issuer's Cache-Control is believed within these bounds; a
+	// Config.KeyTTL that was set takes the place of the upper one.
 	minMaxAge, maxMaxAge = time.Minute, time.Hour
 
-	// Retries after a failed fetch wait the first, then twice as long each time.
-	firstBackoff, lastBackoff = time.Second, 30 * time.Second
+	// Retries after a failed fetch wait the first, then twice as long each time;
+	// while no keys serve, and every request is refused, not over keylessBackoff.
+	firstBackoff, lastBackoff, keylessBackoff = time.Second, 30 * time.Second, 10 * time.Second
 
-	// Refetches for unknown key IDs are so far apart: the first, then twice as
-	// long after each that found none, so that made-up IDs cost the issuer two
-	// fetches a minute.
-	firstCooldown, lastCooldown = time.Second, 30 * time.Second
+	// An issuer that asks for a longer pause gets it, up to so long.
+	maxRetryAfter = time.Minute
+
+	// Refetches that find none of the key IDs they are for come out of a bucket of
+	// two, which one is added to every refetchEvery, and are refetchPause apart:
+	// made-up IDs cost the issuer twelve a minute.
+	refetchEvery, refetchPause = 6 * time.Second, 2 * time.Second
+
+	// A source whose ID was not found causes no refetch for so long, more than
+	// refetchEvery: one source's made-up IDs leave the bucket to the others.
+	absentSourceFor = 10 * time.Second
 
 	// An ID that its fetch did not find causes no other for absentFor; so many
-	// such IDs are remembered.
+	// such IDs are remembered, and of those that left the set.
 	absentFor, maxAbsent = 30 * time.Second, 1024
 
 	// triedLately is how long after a failed attempt requests with stale keys
-	// need not wait for another: longer than the backoff and a fetch take.
+	// need not wait for another: longer than our own backoff and a fetch take.
 	triedLately = time.Minute
 
 	// maxWaiters bounds the requests that wait for a fetch, and maxHeldBytes what
@@ -82,6 +93,7 @@ const (
 	maxKeys          = 1000
 	maxRedirects     = 3
 	maxOddKeysLogged = 10
+	maxKIDsLogged    = 10
 )
 
 // keySet is one fetched key set. It is never changed: a refresh makes a new one.
@@ -93,6 +105,7 @@ type keySet struct {
 	url, etag  string        // what an If-None-Match may be sent for
 	discovered time.Time     // when a discovery document named url; zero with Config.JWKSURL
 	ttl        time.Duration // Config.KeyTTL, or the issuer's max-age
+	begun      time.Time     // when its fetch began: later, the issuer may have published more
 	fetched    time.Time
 	refreshAt  time.Time
 	freshUntil time.Time
@@ -172,6 +185,7 @@ type keySource struct {
 	client        *http.Client
 	rsaAlgorithm  string
 	ttl, staleFor time.Duration
+	maxTTL        time.Duration // of the issuer's max-age
 	timeout       time.Duration
 	logger        func() *slog.Logger
 	static        bool
@@ -188,14 +202,18 @@ type keySource struct {
 	nextTry       time.Time
 	backoff       time.Duration
 	lastErr       error
-	cooldown      time.Duration
-	cooldownUntil time.Time
-	absent        map[string]bool // key IDs that a fetch of their own did not find
+	bucketFull    time.Time            // when the bucket of refetches is full
+	pausedUntil   time.Time            // no refetch before
+	absentSources map[string]time.Time // who asked for an absent key ID causes none until then
+	absent        map[string]bool      // key IDs that a fetch of their own did not find
+	withdrawn     map[string]bool      // key IDs that left the set
 }
 
 // flight is a fetch that requests wait for.
 type flight struct {
+	begun  time.Time
 	wanted map[string]bool // key IDs that requests wait for; true for the one that caused the fetch
+	source string          // of that one
 	done   chan struct{}   // closed when the fetch has been settled
 	err    error           // set before done is closed
 }
@@ -206,10 +224,14 @@ func newKeySource(c *Config, rsaAlgorithm string, logger func() *slog.Logger) (*
 		jwksURL:      c.JWKSURL,
 		rsaAlgorithm: rsaAlgorithm,
 		ttl:          c.KeyTTL,
+		maxTTL:       maxMaxAge,
 		staleFor:     c.KeyStaleFor,
 		timeout:      c.FetchTimeout,
 		logger:       logger,
-		absent:       make(map[string]bool),
+
+		absentSources: make(map[string]time.Time),
+		absent:        make(map[string]bool),
+		withdrawn:     make(map[string]bool),
 	}
 	if c.JWKS != nil {
 		keys, odd, err := k.parse(c.JWKS)
@@ -270,14 +292,15 @@ func port(u *url.URL) string {
 // find returns the key that a token is to be verified with. It waits for one
 // fetch at most; waited says that this was for keys past their end, and so that
 // now may be past. A key that a refetch brought is none that verified a token.
-func (k *keySource) find(ctx context.Context, now time.Time, h held, kid string, hasKID bool, alg string) (key *jose.Key, waited bool, e *Error) {
+// source is whom the request counts as.
+func (k *keySource) find(ctx context.Context, now time.Time, h held, kid string, hasKID bool, alg string, source func() string) (key *jose.Key, waited bool, e *Error) {
 	set, waited, e := k.get(ctx, now, h)
 	if e != nil {
 		return nil, waited, e
 	}
 	key, refetch := set.find(kid, hasKID, alg)
-	if refetch && (!waited || set.fetched.Before(now)) { // else it is as new as a refetch's
-		if set, e = k.refetch(ctx, h, kid); e != nil {
+	if refetch {
+		if set, e = k.refetch(ctx, now, h, kid, waited, source); e != nil {
 			return nil, waited, e
 		}
 		key, _ = set.find(kid, hasKID, alg)
@@ -293,67 +316,118 @@ func (k *keySource) find(ctx context.Context, now time.Time, h held, kid string,
 // refreshed when that is due; waited says that it waited for that.
 func (k *keySource) get(ctx context.Context, now time.Time, h held) (set *keySet, waited bool, e *Error) {
 	set = k.current.Load()
-	if set != nil && (k.static || now.Before(set.refreshAt)) {
+	if set != nil && (k.static || !reached(now, set.refreshAt)) {
 		return set, false, nil
 	}
+	return k.renew(ctx, now, h)
+}
+
+// renew is get for keys that were missing or due a moment ago.
+func (k *keySource) renew(ctx context.Context, now time.Time, h held) (set *keySet, waited bool, e *Error) {
 	k.mu.Lock()
 	set = k.current.Load()
-	if set != nil && now.Before(set.refreshAt) { // refreshed while we waited for the lock
+	if set != nil && !reached(now, set.refreshAt) { // refreshed while we waited for the lock
 		k.mu.Unlock()
 		return set, false, nil
 	}
 	f := k.fetchLocked(now)
-	if set != nil && (now.Before(set.freshUntil) || now.Before(set.staleUntil) && k.triedLocked(set, now)) {
+	if set != nil && (!reached(now, set.freshUntil) || !reached(now, set.staleUntil) && k.triedLocked(now)) {
 		k.mu.Unlock()
 		return set, false, nil
 	}
 	ended, e := k.waitAndUnlock(ctx, h, f)
 	set = k.current.Load()
-	if ended && set != nil && time.Now().Before(set.staleUntil) {
+	if ended && set != nil && !reached(time.Now(), set.staleUntil) {
 		return set, true, nil // refreshed, or stale and tried
 	}
 	return nil, true, cmp.Or(e, unavailable(time.Second, errors.New("the keys expired while they were waited for")))
 }
 
 // triedLocked reports whether a failed attempt speaks for serving stale keys
-// without another: since they became stale, or so lately that requests have not
-// paused. Otherwise one request waits, or after a pause a key that was withdrawn
-// long ago would open one last request.
-func (k *keySource) triedLocked(set *keySet, now time.Time) bool {
-	return !k.failedAt.IsZero() && (!k.failedAt.Before(set.freshUntil) || now.Sub(k.failedAt) < triedLately)
+// without another: one so late that requests have not paused. Otherwise requests
+// wait, or after a pause a key that was withdrawn long ago would open one last
+// request, though the outage is over.
+func (k *keySource) triedLocked(now time.Time) bool {
+	return !k.failedAt.IsZero() && age(now, k.failedAt) < triedLately
 }
 
-// refetch returns the set to look an unknown kid up in once more. That is a newer
-// one, unless a fetch has lately told that the kid is absent or the cooldown
-// lasts: then the answer is 401 at once, and nobody queues for a made-up kid.
-func (k *keySource) refetch(ctx context.Context, h held, kid string) (*keySet, *Error) {
+// refetch returns the set to look an unknown kid up in once more: one that settles
+// whether the issuer publishes it. A request that has waited already does not wait
+// again. Where nothing is settled, the token may be fine, and the answer is 503.
+func (k *keySource) refetch(ctx context.Context, now time.Time, h held, kid string, waited bool, source func() string) (*keySet, *Error) {
+	if k.static {
+		return k.current.Load(), nil
+	}
+	from := source() // a user's function, and so not under the lock
 	k.mu.Lock()
-	now := time.Now()
-	set := k.current.Load()
-	// Each new set tells of all absent IDs that they still are: together they
-	// cause no more fetches than one of them.
-	known := k.absent[kid] && now.Sub(set.fetched) < absentFor
-	if k.static || len(set.byID[kid]) > 0 || known || now.Before(k.cooldownUntil) {
+	if set := k.settledLocked(now, kid, waited); set != nil {
 		k.mu.Unlock()
 		return set, nil
 	}
+	pause := k.pauseLocked(from)
+	if waited || pause > 0 {
+		defer k.mu.Unlock()
+		return nil, unsettled(kid, max(pause, time.Until(k.nextTry)))
+	}
 	joined := k.flight != nil
-	f := k.fetchLocked(now)
+	f := k.fetchLocked(time.Now())
 	if f != nil && len(f.wanted) < maxAbsent {
 		f.wanted[kid] = f.wanted[kid] || !joined
+		if !joined {
+			f.source = from
+		}
 	}
 	if _, e := k.waitAndUnlock(ctx, h, f); e != nil {
 		return nil, e
 	}
-	return k.current.Load(), nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if set := k.settledLocked(now, kid, true); set != nil {
+		return set, nil
+	}
+	return nil, unsettled(kid, k.pauseLocked(from)) // it joined a fetch that began before it came
+}
+
+// settledLocked returns the present set if that says whether the issuer publishes
+// a kid, to a request that came at now, and has waited for a set since then or not.
+func (k *keySource) settledLocked(now time.Time, kid string, waited bool) *keySet {
+	set := k.current.Load()
+	switch old := age(time.Now(), set.fetched) >= absentFor; {
+	case len(set.byID[kid]) > 0, waited && !set.begun.Before(now):
+		return set
+	case k.withdrawn[kid]:
+		// Those who still have its tokens shall renew them, and not wait. But a
+		// set that lacked it may have come from a replica that was late.
+		if old {
+			k.fetchLocked(time.Now())
+		}
+		return set
+	// Each new set tells of all absent IDs that they still are: together they
+	// cause no more fetches than one of them.
+	case k.absent[kid] && !old:
+		return set
+	}
+	return nil
+}
+
+// pauseLocked returns how long a source causes no refetch.
+func (k *keySource) pauseLocked(source string) time.Duration {
+	now := time.Now()
+	return max(-age(now, k.pausedUntil), -age(now, k.absentSources[source]))
+}
+
+func unsettled(kid string, retryAfter time.Duration) *Error {
+	e := unavailable(retryAfter, errors.New("the key set lacks the token's key ID, and is not fetched for every unknown one"))
+	e.attrs = append(e.attrs, slog.String("kid", loggable(kid)))
+	return e
 }
 
 // fetchLocked returns the fetch under way, which it starts if there is none. It
 // returns nil while a failure's backoff lasts.
 func (k *keySource) fetchLocked(now time.Time) *flight {
-	if k.flight == nil && !now.Before(k.nextTry) {
+	if k.flight == nil && reached(now, k.nextTry) {
 		k.fetches++
-		k.flight = &flight{wanted: make(map[string]bool), done: make(chan struct{})}
+		k.flight = &flight{begun: time.Now(), wanted: make(map[string]bool), done: make(chan struct{})}
 		go k.run(k.flight, k.current.Load(), !k.failedAt.IsZero())
 	}
 	return k.flight
@@ -436,6 +510,8 @@ func (k *keySource) run(f *flight, old *keySet, rediscover bool) {
 	close(f.done)
 	if err != nil {
 		k.logFailure(err, old, retry)
+	} else {
+		k.logSuccess(old, set, rediscover)
 	}
 }
 
@@ -474,11 +550,54 @@ func (k *keySource) logFailure(err error, old *keySet, retry time.Time) {
 	defer func() { _ = recover() }() // a user's slog.Handler must not end the process from this goroutine
 	level := slog.LevelError
 	attrs := []slog.Attr{slog.String("issuer", k.issuer), slog.String("reason", err.Error()), slog.Time("next_attempt", retry.UTC())}
-	if old != nil && time.Now().Before(old.staleUntil) {
+	if old != nil && !reached(time.Now(), old.staleUntil) {
 		level = slog.LevelWarn
 		attrs = append(attrs, slog.Time("last_good_keys_serve_until", old.staleUntil.UTC()))
 	}
 	k.logger().LogAttrs(context.Background(), level, "m2mauth: the issuer's keys could not be fetched", attrs...)
+}
+
+// logSuccess tells of keys that come and go, and of the end of an outage.
+func (k *keySource) logSuccess(old, set *keySet, failedBefore bool) {
+	defer func() { _ = recover() }() // as in logFailure
+	level := slog.LevelInfo
+	if old != nil && !failedBefore {
+		level = slog.LevelDebug
+	}
+	log := func(level slog.Level, message string, attrs ...slog.Attr) {
+		attrs = append([]slog.Attr{slog.String("issuer", k.issuer), slog.String("keys_from", set.address())}, attrs...)
+		k.logger().LogAttrs(context.Background(), level, message, attrs...)
+	}
+	log(level, "m2mauth: the issuer's keys were fetched", slog.Int("keys", len(set.keys)), slog.Time("next_refresh", set.refreshAt.UTC()))
+	if old == nil {
+		return
+	}
+	for _, change := range []struct {
+		message string
+		keys    []*jose.Key
+	}{
+		{"m2mauth: the issuer publishes new keys", without(set.keys, old.keys)},
+		{"m2mauth: the issuer has withdrawn keys, whose tokens are refused from now on", without(old.keys, set.keys)},
+	} {
+		if len(change.keys) > 0 {
+			log(slog.LevelInfo, change.message, slog.String("kids", kidsOf(change.keys)), slog.Int("keys", len(change.keys)))
+		}
+	}
+}
+
+// without returns those keys that the others lack.
+func without(keys, others []*jose.Key) []*jose.Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k *jose.Key) bool { return slices.Contains(others, k) })
+}
+
+// kidsOf names some keys for a log.
+func kidsOf(keys []*jose.Key) string {
+	var kids []string
+	for _, key := range keys[:min(len(keys), maxKIDsLogged)] {
+		id, _ := key.ID()
+		kids = append(kids, loggable(id))
+	}
+	return strings.Join(kids, " ")
 }
 
 func (k *keySource) failLocked(err error) {
@@ -487,10 +606,14 @@ func (k *keySource) failLocked(err error) {
 	k.failures++
 	k.lastErr = err
 	k.backoff = min(max(2*k.backoff, firstBackoff), lastBackoff)
-	wait := k.backoff
+	serving := time.Duration(0) // for how long old keys do
+	if set := k.current.Load(); set != nil {
+		serving = max(0, -age(now, set.staleUntil))
+	}
+	wait := min(k.backoff, serving+keylessBackoff)
 	var failed *fetchError
 	if errors.As(err, &failed) {
-		wait = max(wait, min(failed.retryAfter, lastBackoff))
+		wait = max(wait, min(failed.retryAfter, maxRetryAfter))
 	}
 	k.nextTry = now.Add(wait)
 }
@@ -498,48 +621,54 @@ func (k *keySource) failLocked(err error) {
 func (k *keySource) succeedLocked(f *flight, set *keySet) {
 	now := time.Now()
 	jitter := refreshFrom + refreshSpread*(2*rand.Float64()-1)
+	set.begun = f.begun
 	set.fetched = now
 	set.refreshAt = now.Add(time.Duration(float64(set.ttl) * jitter))
 	set.freshUntil = now.Add(set.ttl)
 	set.staleUntil = set.freshUntil.Add(k.staleFor)
-	k.current.Store(set)
+	old := k.current.Swap(set)
 	k.failedAt, k.nextTry, k.backoff, k.lastErr = time.Time{}, time.Time{}, 0, nil
-	if len(f.wanted) > 0 {
-		k.coolDownLocked(f, set, now)
+	if old != nil {
+		for kid := range old.byID {
+			remember(k.withdrawn, kid)
+		}
 	}
+	k.chargeLocked(f, set, now)
 }
 
-// coolDownLocked learns from a fetch that unknown key IDs caused or joined.
-func (k *keySource) coolDownLocked(f *flight, set *keySet, now time.Time) {
-	if now.Sub(k.cooldownUntil) > set.ttl { // a quiet TTL
-		k.cooldown = 0
-	}
-	pause := max(k.cooldown, firstCooldown)
-	found, next := false, pause // one client that retries the token of a deleted key raises nothing
+// chargeLocked takes a refetch that brought none of the wanted keys out of the
+// bucket, and remembers who caused it, and for which key ID.
+func (k *keySource) chargeLocked(f *flight, set *keySet, now time.Time) {
+	found := len(f.wanted) == 0
 	for kid, cause := range f.wanted {
 		switch {
 		case len(set.byID[kid]) > 0:
 			found = true
-			delete(k.absent, kid)
-		case !k.absent[kid]:
-			next = min(2*pause, lastCooldown)
-			if cause { // those who joined may have a key that is newer than the fetch
-				k.rememberAbsentLocked(kid)
-			}
+		case cause: // those who joined may have a key that is newer than the fetch
+			remember(k.absent, kid)
+			maps.DeleteFunc(k.absentSources, func(_ string, until time.Time) bool { return reached(now, until) })
+			k.absentSources[f.source] = now.Add(absentSourceFor)
 		}
 	}
 	if found {
-		pause, next = firstCooldown, firstCooldown
+		return
 	}
-	k.cooldown = next
-	k.cooldownUntil = now.Add(pause)
+	if reached(now, k.bucketFull) {
+		k.bucketFull = now
+	}
+	k.pausedUntil = k.bucketFull
+	if next := now.Add(refetchPause); k.pausedUntil.Before(next) {
+		k.pausedUntil = next
+	}
+	k.bucketFull = k.bucketFull.Add(refetchEvery)
 }
 
-func (k *keySource) rememberAbsentLocked(kid string) {
-	if len(k.absent) >= maxAbsent {
-		clear(k.absent)
+// remember adds a key ID to a set of them that stays small.
+func remember(kids map[string]bool, kid string) {
+	if len(kids) >= maxAbsent {
+		clear(kids)
 	}
-	k.absent[kid] = true
+	kids[kid] = true
 }
 
 // fetchError is a failed request for a document.
@@ -668,7 +797,7 @@ func (k *keySource) ttlOf(h http.Header) time.Duration {
 	if age <= 0 {
 		return k.ttl
 	}
-	return min(max(age, minMaxAge, 10*k.timeout), maxMaxAge)
+	return min(max(age, minMaxAge, 10*k.timeout), k.maxTTL)
 }
 
 // discover returns the jwks_uri of the issuer's discovery document, which it
@@ -679,7 +808,7 @@ func (k *keySource) discover(ctx context.Context, old *keySet, again bool) (stri
 		address, err := k.readDiscovery(ctx)
 		return address, time.Now(), err
 	}
-	if !again && time.Since(old.discovered) < rediscoverAfter {
+	if !again && age(time.Now(), old.discovered) < rediscoverAfter {
 		return old.url, old.discovered, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout/2) // leaves time for the keys

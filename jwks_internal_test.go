@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth/internal/jose"
 )
 
 // Keys of RFC 8037 appendix A.2, RFC 7515 appendix A.3 and RFC 7517 appendix A.1, and one for each test
@@ -96,7 +98,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		})
 		require.NoError(t, err)
 		k := g.keys
-		_, _, e := k.find(t.Context(), time.Now(), held{}, "a", true, "ES256")
+		_, _, e := k.find(t.Context(), time.Now(), held{}, "a", true, "ES256", fromNobody)
 		require.Nil(t, e)
 		unknown, busy := 0, 0
 		var mu sync.Mutex
@@ -104,7 +106,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 		for round := range 20 {
 			for i := range 10_000 {
 				wg.Go(func() {
-					_, _, e := k.find(t.Context(), time.Now(), held{}, fmt.Sprint(round, " ", i), true, "ES256")
+					_, _, e := k.find(t.Context(), time.Now(), held{}, fmt.Sprint(round, " ", i), true, "ES256", fromNobody)
 					mu.Lock()
 					defer mu.Unlock()
 					switch e.Status {
@@ -136,6 +138,8 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 	})
 }
 
+func fromNobody() string { return noRequest }
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -149,6 +153,7 @@ func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a us
 func TestAPanickingLoggerDoesNotEndTheProcessFromTheFetch(t *testing.T) {
 	k := &keySource{logger: func() *slog.Logger { return slog.New(panickingHandler{}) }}
 	assert.NotPanics(t, func() { k.logFailure(errors.New("down"), nil, time.Now()) })
+	assert.NotPanics(t, func() { k.logSuccess(nil, new(keySet), false) })
 }
 
 func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
@@ -166,9 +171,9 @@ func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
 // fetched now.
 func bounded(answer roundTrip) (*keySource, *keySet) {
 	k := &keySource{
-		issuer: "https://issuer.test", rsaAlgorithm: "RS256", ttl: defaultKeyTTL, staleFor: defaultKeyStaleFor, timeout: defaultTimeout,
+		issuer: "https://issuer.test", rsaAlgorithm: "RS256", ttl: defaultKeyTTL, maxTTL: maxMaxAge, staleFor: defaultKeyStaleFor, timeout: defaultTimeout,
 		logger: func() *slog.Logger { return slog.New(slog.DiscardHandler) },
-		absent: make(map[string]bool), client: fetchClient(&http.Client{Transport: answer}, defaultTimeout),
+		absent: make(map[string]bool), withdrawn: make(map[string]bool), absentSources: make(map[string]time.Time), client: fetchClient(&http.Client{Transport: answer}, defaultTimeout),
 	}
 	now := time.Now()
 	set := &keySet{url: "https://issuer.test/old", ttl: k.ttl, fetched: now, discovered: now}
@@ -187,22 +192,23 @@ func answerWith(body string) roundTrip {
 func TestAFailureSpeaksForStaleKeysForLessThanAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, set := bounded(nil)
-		k.failedAt = set.freshUntil.Add(-1)
-		assert.True(t, k.triedLocked(set, k.failedAt.Add(triedLately-1)))
-		assert.False(t, k.triedLocked(set, k.failedAt.Add(triedLately)))
-		k.failedAt = set.freshUntil
-		assert.True(t, k.triedLocked(set, k.failedAt.Add(triedLately)), "it failed since the keys became stale")
+		assert.False(t, k.triedLocked(set.fetched))
+		for _, failedAt := range []time.Time{set.freshUntil.Add(-1), set.freshUntil} {
+			k.failedAt = failedAt
+			assert.True(t, k.triedLocked(k.failedAt.Add(triedLately-1)))
+			assert.False(t, k.triedLocked(k.failedAt.Add(triedLately)))
+		}
 	})
 }
 
 func TestAThousandAndTwentyFourAbsentKeyIDsAreRemembered(t *testing.T) {
-	k, _ := bounded(nil)
+	absent := map[string]bool{}
 	for i := range maxAbsent {
-		k.rememberAbsentLocked(strconv.Itoa(i))
+		remember(absent, strconv.Itoa(i))
 	}
-	assert.Len(t, k.absent, maxAbsent)
-	k.rememberAbsentLocked("one more")
-	assert.Equal(t, map[string]bool{"one more": true}, k.absent)
+	assert.Len(t, absent, maxAbsent)
+	remember(absent, "one more")
+	assert.Equal(t, map[string]bool{"one more": true}, absent)
 }
 
 func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
@@ -210,23 +216,61 @@ func TestAnAbsentKeyIDIsLookedForAgainAfterThirtySeconds(t *testing.T) {
 		k, _ := bounded(answerWith("{}"))
 		k.absent["gone"] = true
 		time.Sleep(absentFor - 1)
-		_, e := k.refetch(t.Context(), held{}, "gone")
+		_, e := k.refetch(t.Context(), time.Now(), held{}, "gone", false, fromNobody)
 		assert.Nil(t, e)
 		assert.Zero(t, k.fetches)
 		time.Sleep(time.Nanosecond)
-		_, e = k.refetch(t.Context(), held{}, "gone")
+		_, e = k.refetch(t.Context(), time.Now(), held{}, "gone", false, fromNobody)
 		require.NotNil(t, e, "that fetch fails")
 		assert.ErrorIs(t, e, ErrUnavailable)
 		assert.Equal(t, 1, k.fetches)
 	})
 }
 
-func TestMoreThanATTLOfQuietEndsTheCooldown(t *testing.T) {
-	for quiet, want := range map[time.Duration]time.Duration{0: 16 * time.Second, 1: 2 * time.Second} {
-		k, set := bounded(nil)
-		k.cooldown = 8 * time.Second
-		k.coolDownLocked(&flight{wanted: map[string]bool{"made up": true}}, set, k.cooldownUntil.Add(set.ttl+quiet))
-		assert.Equal(t, want, k.cooldown, quiet)
+// Another request may have had the keys refreshed while this one waited for the lock.
+func TestKeysThatWereRefreshedMeanwhileAreNotFetchedAgain(t *testing.T) {
+	k, set := bounded(answerWith("{}"))
+	set.refreshAt = set.fetched.Add(time.Minute)
+	got, waited, e := k.renew(t.Context(), set.refreshAt.Add(-1), held{})
+	require.Nil(t, e)
+	assert.Same(t, set, got)
+	assert.False(t, waited)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	assert.Zero(t, k.fetches)
+}
+
+// The bucket, in seconds.
+func TestRefetchesThatFindNothingComeOutOfABucketOfTwo(t *testing.T) {
+	k, set := bounded(nil)
+	begin := time.Now()
+	seconds := func(at time.Time) int { return int(at.Sub(begin) / time.Second) }
+	miss := func(at int) (next int) {
+		k.chargeLocked(&flight{wanted: map[string]bool{"made up": true}}, set, begin.Add(time.Duration(at)*time.Second))
+		return seconds(k.pausedUntil)
+	}
+	for _, test := range []struct{ at, next int }{
+		{0, 2}, {2, 6}, {6, 12}, {12, 18},
+		{30, 32}, // the bucket is full again
+		{32, 36},
+		{50, 52}, {54, 56}, {57, 62},
+		{67, 69}, // it was full but for a second
+		{69, 74},
+	} {
+		assert.Equal(t, test.next, miss(test.at), test.at)
+	}
+	set.byID = map[string][]*jose.Key{"wanted": {nil}}
+	k.chargeLocked(&flight{wanted: map[string]bool{"made up": true, "wanted": false}}, set, begin.Add(time.Minute*2))
+	k.chargeLocked(&flight{}, set, begin.Add(time.Minute*2))
+	assert.Equal(t, 74, seconds(k.pausedUntil), "one that brings a wanted key costs nothing, nor does one that nobody wanted")
+}
+
+func TestSourcesOfAbsentKeyIDsAreForgotten(t *testing.T) {
+	k, set := bounded(nil)
+	begin := time.Now()
+	for i := range 100 {
+		k.chargeLocked(&flight{wanted: map[string]bool{"made up": true}, source: strconv.Itoa(i)}, set, begin.Add(time.Duration(i)*6*time.Second))
+		assert.LessOrEqual(t, len(k.absentSources), 2)
 	}
 }
 

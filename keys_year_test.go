@@ -515,13 +515,16 @@ func (y *year) problem(r yearRequest) string {
 		default:
 			known, failed = &a, time.Time{}
 		}
-		if r.begin.Sub(a.at) <= keysCooldown+slack {
+		if r.begin.Sub(a.at) <= keysAbsent+slack {
 			old = append(old, a)
 		}
 	}
 	failure := slices.ContainsFunc(learned, func(a yearAnswer) bool { return a.kids == nil })
 	lately := append(old, learned...)
 	absent := slices.ContainsFunc(lately, func(a yearAnswer) bool { return a.kids != nil && !a.kids[kid] })
+	paused := slices.ContainsFunc(lately, func(a yearAnswer) bool { // since a refetch that may have brought nothing
+		return a.kids != nil && !a.kids[kid] && r.begin.Sub(a.at) <= keysPause+slack
+	})
 	appeared := slices.ContainsFunc(learned, func(a yearAnswer) bool { return a.kids[kid] })
 	replaced := slices.ContainsFunc(learned, func(a yearAnswer) bool { return a.kids != nil && !a.kids[kid] })
 
@@ -530,8 +533,8 @@ func (y *year) problem(r yearRequest) string {
 		age = r.begin.Sub(known.at)
 	}
 	fresh, stale := age < keysTTL, age >= keysTTL && age < keysTTL+keysStaleFor
-	// The issuer failed past the TTL, or so lately that callers did not pause.
-	tried := !failed.IsZero() && (failed.Sub(knownAt(known)) >= keysTTL || r.begin.Sub(failed) < time.Minute)
+	// The issuer failed so lately that callers did not pause.
+	tried := !failed.IsZero() && r.begin.Sub(failed) < time.Minute
 	holds := known != nil && known.kids[kid]
 
 	if holds && (fresh || stale && tried) && !replaced {
@@ -550,26 +553,19 @@ func (y *year) problem(r yearRequest) string {
 		}
 		return "accepted by a key that is in no key set that may serve"
 	case 401:
-		if absent {
+		if absent || known != nil && !holds && r.log.had(kid, r.begin) {
 			return ""
 		}
-		return "401, though no key set of the last 30 s lacks the key"
+		return "401, though no key set of the last 30 s lacks the key, and it has not left one"
 	case 503:
-		backoff := !failed.IsZero() && r.begin.Sub(failed) <= keysBackoff+slack
+		backoff := !failed.IsZero() && r.begin.Sub(failed) <= keysRetry+slack
 		expiring := age+r.end.Sub(r.begin) >= keysTTL+keysStaleFor
-		if (backoff || failure) && (!holds || !(fresh || stale) || expiring) {
+		if (backoff || failure) && (!holds || !(fresh || stale) || expiring) || paused && !holds {
 			return ""
 		}
 		return "503, though the guard has the key or nothing has failed"
 	}
 	return "an answer that is none of 200, 401 and 503"
-}
-
-func knownAt(a *yearAnswer) time.Time {
-	if a == nil {
-		return time.Time{}
-	}
-	return a.at
 }
 
 // problemByTheClock judges without looking at what the guard asked.
@@ -580,6 +576,9 @@ func (y *year) problemByTheClock(r yearRequest) string {
 		}
 		return ""
 	}
+	publishedFor := func(for_ time.Duration) bool {
+		return (r.key.withdrawn.IsZero() || r.key.withdrawn.After(r.end)) && r.begin.Sub(r.key.published) > for_
+	}
 	healthy := func(for_ time.Duration) bool { return !y.faultBetween(r.begin.Add(-for_), r.end) }
 	gone := r.key.withdrawn
 	switch {
@@ -587,12 +586,17 @@ func (y *year) problemByTheClock(r yearRequest) string {
 		return "a withdrawn key is accepted for longer than any outage excuses"
 	case !gone.IsZero() && r.status == 200 && !y.faultBetween(gone.Add(-keysTTL), r.end) && r.end.Sub(gone) > keysTTL+keysTimeout:
 		return "a withdrawn key is accepted past TTL and fetch timeout, and there was no outage"
-	case (gone.IsZero() || gone.After(r.end)) && r.begin.Sub(r.key.published) > keysCooldown+keysTimeout && healthy(keysBackoff+2*keysTimeout) && r.status != 200:
+	case publishedFor(keysAbsent+keysTimeout) && healthy(keysRetry+2*keysTimeout) && r.status != 200:
 		return "a published key is refused by day, half a minute after its rotation"
-	case r.status == 503 && healthy(keysBackoff+2*keysTimeout):
+	case r.status == 503 && publishedFor(keysPause+keysTimeout) && healthy(keysRetry+2*keysTimeout):
 		return "503, though the issuer is well and has been for longer than the backoff"
 	}
 	return ""
+}
+
+// had reports whether a key set before a moment had the key.
+func (l *yearLog) had(kid string, end time.Time) bool {
+	return slices.ContainsFunc(l.answers, func(a yearAnswer) bool { return a.at.Before(end) && a.kids[kid] })
 }
 
 // before returns the answers up to a moment, beginning with the last good key set
@@ -651,11 +655,11 @@ func (y *year) checkRate(name string, l *yearLog) {
 		most   int
 	}{
 		// An attempt is one request, or two with discovery, or four where its
-		// document is at none of its three places. Some are 1, 2, 4, 8, 16 s
-		// apart, once while the issuer fails and once for unknown key IDs after
-		// it; all others half a minute.
-		{time.Minute, 4 * 6 * 2},
-		{time.Hour, 4 * (6*2 + 2*60)},
+		// document is at none of its three places. While the issuer fails some
+		// are 1, 2, 4, 8 s apart, and all others 10 s or more; for unknown key
+		// IDs there are twelve a minute, of one source six.
+		{time.Minute, 4 * (9 + 12)},
+		{time.Hour, 4 * (4 + 6*60)},
 	} {
 		for i, first := range l.asked {
 			if j := i + bound.most; j < len(l.asked) && l.asked[j].Sub(first) < bound.within {

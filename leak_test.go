@@ -3,6 +3,7 @@ package m2mauth_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -213,7 +214,9 @@ func TestMemoryOfARequestIsBounded(t *testing.T) {
 			}
 			r := requestWith(test.fields...)
 			_, err := guard.Check(r, m2mauth.AllScopes("read"))
-			require.ErrorIs(t, err, test.kind)
+			if !errors.Is(err, m2mauth.ErrUnavailable) || test.kind != m2mauth.ErrUnknownKey { // in the pause between refetches
+				require.ErrorIs(t, err, test.kind)
+			}
 			bound := uint64(20*sent + 8<<10)
 			assert.LessOrEqual(t, leastAllocated(func() { _, _ = guard.Check(r, m2mauth.AllScopes("read")) }), bound)
 		})

@@ -55,6 +55,7 @@ func New(config Config) (*Guard, error) {
 	if err := errors.Join(err, keysErr); err != nil {
 		return nil, err
 	}
+	keys.maxTTL = cmp.Or(config.KeyTTL, keys.maxTTL)
 	g := &Guard{
 		keys: keys,
 		claims: claimPolicy{

@@ -24,7 +24,7 @@ const (
 type Status struct {
 	Issuer      string
 	State       KeyState
-	CoolingDown bool          // unknown key IDs cause no fetch at the moment
+	CoolingDown bool          // unknown key IDs cause no fetch at the moment, and get 503
 	LastSuccess time.Time     // zero if there was none, or the keys are static
 	Age         time.Duration // since LastSuccess
 	NextRefresh time.Time     // from then on a request starts a fetch; zero if the keys are static
@@ -76,7 +76,7 @@ func (g *Guard) Status() Status {
 	if g.joined != nil {
 		return g.statusJoined()
 	}
-	s := g.keys.status()
+	s := g.keys.status(time.Now())
 	s.Issuer = g.claims.issuer
 	return s
 }
@@ -99,13 +99,12 @@ func (g *Guard) statusJoined() Status {
 
 var badness = map[KeyState]int{KeysFresh: 0, KeysStale: 1, KeysExpired: 2, KeysNone: 3}
 
-func (k *keySource) status() Status {
+func (k *keySource) status(now time.Time) Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := time.Now()
 	s := Status{
 		State:       KeysNone,
-		CoolingDown: now.Before(k.cooldownUntil),
+		CoolingDown: !reached(now, k.pausedUntil),
 		NextRefresh: k.nextTry,
 		Fetches:     k.fetches,
 		Failures:    k.failures,
@@ -121,20 +120,25 @@ func (k *keySource) status() Status {
 		id, _ := key.ID()
 		s.Keys = append(s.Keys, PublishedKey{id, key.Algorithm()})
 	}
-	s.State = KeysFresh
 	if k.static {
+		s.State = KeysFresh
 		return s
 	}
+	s.State = set.state(now)
 	if set.refreshAt.After(s.NextRefresh) {
 		s.NextRefresh = set.refreshAt
 	}
 	s.LastSuccess = set.fetched
-	s.Age = now.Sub(s.LastSuccess)
-	switch {
-	case !now.Before(set.staleUntil):
-		s.State = KeysExpired
-	case !now.Before(set.freshUntil):
-		s.State = KeysStale
-	}
+	s.Age = age(now, s.LastSuccess)
 	return s
+}
+
+func (s *keySet) state(now time.Time) KeyState {
+	switch {
+	case reached(now, s.staleUntil):
+		return KeysExpired
+	case reached(now, s.freshUntil):
+		return KeysStale
+	}
+	return KeysFresh
 }

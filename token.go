@@ -44,7 +44,7 @@ func (g *Guard) verify(ctx context.Context, raw string, r Request) (t *token, re
 	}
 	now := time.Now()
 	if t = g.tokens.get(raw); t != nil {
-		switch good, e := t.recall(ctx, now, g.waitsFor(raw)); {
+		switch good, e := t.recall(ctx, now, r, g.waitsFor(raw)); {
 		case e != nil:
 			return nil, true, e
 		case good:
@@ -76,10 +76,11 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if t, e = g.read(raw, now); e != nil {
 		return nil, e
 	}
-	if t.key, _, e = g.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg); e != nil {
+	source := func() string { return g.source(r) }
+	if t.key, _, e = g.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg, source); e != nil {
 		return nil, e
 	}
-	source, deadline := func() string { return g.source(r) }, time.Now().Add(maxQueueTime)
+	deadline := time.Now().Add(maxQueueTime)
 	verified, e := g.checks.once(ctx, check{raw, t.key}, source, deadline, func() (bool, *Error) {
 		if g.tokens.has(raw, t.key) {
 			return true, nil // verified between our look at the memory and now
@@ -114,11 +115,12 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 // recall makes those checks of a remembered token again that depend on the clock
 // and on the keys. If it is neither good nor an error, the token is as one never
 // seen: its key has been replaced under its key ID.
-func (t *token) recall(ctx context.Context, now time.Time, h held) (good bool, e *Error) {
+func (t *token) recall(ctx context.Context, now time.Time, r Request, h held) (good bool, e *Error) {
 	if e := t.guard.claims.checkTimes(t.claims, now); e != nil {
 		return false, e
 	}
-	key, waited, e := t.guard.keys.find(ctx, now, h, t.header.kid, t.header.hasKID, t.header.alg)
+	source := func() string { return t.guard.source(r) }
+	key, waited, e := t.guard.keys.find(ctx, now, h, t.header.kid, t.header.hasKID, t.header.alg, source)
 	if e == nil && waited {
 		e = t.guard.claims.checkTimes(t.claims, time.Now())
 	}

@@ -25,7 +25,7 @@ const (
 	forbidden    outcome = "403 without a scope"           // limited to an organization
 	overShare    outcome = "429"                           // of a source with too many requests
 	noPlace      outcome = "503, no place for a check"     // too many new tokens
-	noKeys       outcome = "503, keys cannot be had"       // the token may be good
+	noKeys       outcome = "503, keys cannot be had"       // or its key is not known yet: the token may be good
 	disconnected outcome = "disconnected, as it should be" // of slow and broken clients
 	wrong        outcome = "wrong"                         // none of these
 )
@@ -54,7 +54,7 @@ type moment struct {
 }
 
 // showsWithin is how long after its publication a key may be unknown to the shop,
-// if the issuer is well: the cooldown (or the backoff after a fault), a fetch, and
+// if the issuer is well: the backoff after a fault, which is longer than any pause, a fetch, and
 // time for a busy machine.
 const showsWithin = 30*time.Second + 5*time.Second + 10*time.Second
 
@@ -83,15 +83,12 @@ func (j *judge) allowed(r request, m moment) []outcome {
 	end := time.Now()
 	// Read after the answer: the shop had no newer version when it gave it.
 	served := j.issuer.served.Load()
-	trouble := j.issuer.troubles.overlap(m.at, end)
 	right := []outcome{r.want}
 	switch {
 	case r.madeUp:
-		if trouble {
-			right = append(right, noKeys)
-		}
+		right = append(right, noKeys) // in a fault, or in the pause between refetches
 	case r.key != nil:
-		right = j.byKey(r, m, served, trouble)
+		right = j.byKey(r, m, served)
 	}
 	if !r.expires.IsZero() {
 		switch { // by the wall clock, as the shop does
@@ -110,7 +107,7 @@ func (j *judge) allowed(r request, m moment) []outcome {
 	return right
 }
 
-func (j *judge) byKey(r request, m moment, served int64, trouble bool) []outcome {
+func (j *judge) byKey(r request, m moment, served int64) []outcome {
 	until := r.key.until.Load()
 	known := r.key.from <= m.proven && served < until
 	unknown := served < r.key.from || until <= m.proven
@@ -125,9 +122,9 @@ func (j *judge) byKey(r request, m moment, served int64, trouble bool) []outcome
 	case failing && r.key.from > j.issuer.faultAt:
 		return []outcome{noKeys} // 401 would make every client fetch another token
 	}
-	right := []outcome{invalid}
-	if trouble {
-		right = append(right, noKeys)
+	right := []outcome{noKeys} // a refetch fails, or pauses
+	if until <= served {
+		right = append(right, invalid)
 	}
 	if !unknown {
 		right = append(right, r.want)

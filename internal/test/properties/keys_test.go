@@ -24,7 +24,8 @@ import (
 
 // The table of the keys' life, in numbers.
 const (
-	longestPause = 30 * time.Second // of the backoff, the cooldown, and an ID found absent
+	longestPause = time.Minute      // what the issuer's Retry-After may ask for; longer than the backoff, and than an ID is held absent
+	refetchPause = 10 * time.Second // of refetches, for one source
 	firstPause   = time.Second
 	triedLately  = time.Minute
 )
@@ -81,11 +82,11 @@ func newKeysMachine(rt *rapid.T) *keysMachine {
 	m.staleFor = max(0, m.staleFor)
 	switch m.maxAge {
 	case "max-age=5": // under the least that is believed
-		m.ttl = max(time.Minute, 10*m.timeout)
+		m.ttl = min(m.ttl, max(time.Minute, 10*m.timeout))
 	case "max-age=120":
-		m.ttl = 2 * time.Minute
+		m.ttl = min(m.ttl, 2*time.Minute)
 	case "max-age=7200":
-		m.ttl = time.Hour
+		m.ttl = min(m.ttl, 2*time.Hour)
 	}
 	m.sign()
 	m.issuer.Intercept(m.answer)
@@ -173,7 +174,8 @@ func (w maxAgeWriter) WriteHeader(status int) {
 
 // known is what the guard may know of keys at one moment.
 type known struct {
-	keys                   map[string]int // of the last good answer; nil if there was none
+	keys                   map[string]int  // of the last good answer; nil if there was none
+	had                    map[string]bool // key IDs of all good answers
 	freshUntil, staleUntil time.Time
 	lastFailure            time.Time // after that answer
 	lastEnd                time.Time // of any attempt
@@ -201,6 +203,7 @@ func (m *keysMachine) knownFrom(at time.Time) (all []known) {
 
 func (m *keysMachine) knownOf(fetches []*fetch) (k known) {
 	k.attempts = len(fetches)
+	k.had = map[string]bool{}
 	for _, f := range fetches {
 		switch {
 		case f.end.IsZero():
@@ -210,6 +213,9 @@ func (m *keysMachine) knownOf(fetches []*fetch) (k known) {
 			k.lastFailure = f.end
 		default:
 			k.keys, k.lastFailure = f.keys, time.Time{}
+			for kid := range f.keys {
+				k.had[kid] = true
+			}
 			k.freshUntil = f.end.Add(m.ttl)
 			k.staleUntil = k.freshUntil.Add(m.staleFor)
 		}
@@ -235,9 +241,12 @@ func (m *keysMachine) judge(t signedToken, a answer, before, after known, cancel
 	_, published := before.keys[t.kid]
 	fresh := before.keys != nil && a.begin.Before(before.freshUntil)
 	usable := before.keys != nil && a.begin.Before(before.staleUntil)
-	tried := !before.lastFailure.IsZero() && (!before.lastFailure.Before(before.freshUntil) || a.begin.Sub(before.lastFailure) < triedLately)
+	tried := !before.lastFailure.IsZero() && a.begin.Sub(before.lastFailure) < triedLately
 	asked := after.attempts > before.attempts || before.underWay
 	failed := !after.lastFailure.IsZero()
+	// Refetches that bring nothing are followed by a pause, and a set that was asked
+	// for before the request came does not tell of its key.
+	unsettled := !published && !before.lastEnd.IsZero() && a.begin.Sub(before.lastEnd) < refetchPause || before.underWay
 
 	must(slices.Contains([]int{200, 401, 503}, a.status), "no such answer")
 	must(a.end.Sub(a.begin) <= m.timeout+time.Second, "waited for more than one fetch")
@@ -258,10 +267,13 @@ func (m *keysMachine) judge(t signedToken, a answer, before, after known, cancel
 	case published && (fresh || usable && tried):
 		must(atOnce, "waited while good keys were there")
 		must(a.status == map[bool]int{true: 200, false: 401}[before.holds(t)], "good keys were there, and say otherwise")
+	case before.had[t.kid] && !published && (fresh || usable && tried):
+		must(atOnce && a.status == 401, "its key has left the set")
 	case a.status == 401:
 		must(!after.holds(t) || usable && !before.holds(t), "refused though its key is published")
 		must(usable || after.keys != nil && a.end.Before(after.staleUntil), "401 without keys")
-		must(published || asked || a.begin.Sub(before.lastEnd) < longestPause, "an unknown key was not asked for")
+		must(published || before.had[t.kid] || asked || a.begin.Sub(before.lastEnd) < longestPause, "an unknown key was not asked for")
+	case a.status == 503 && unsettled:
 	case a.status == 503:
 		if asked {
 			must(failed, "503 though the fetch went well")
@@ -401,8 +413,15 @@ func (m *keysMachine) rotate(rt *rapid.T) {
 func (m *keysMachine) invariant(rt *rapid.T) {
 	m.mu.Lock()
 	begins := make([]time.Time, 0, len(m.fetches))
+	var keys map[string]int
 	for _, f := range m.fetches {
-		begins = append(begins, f.begin)
+		brought := slices.ContainsFunc(slices.Collect(maps.Keys(f.keys)), func(kid string) bool { _, had := keys[kid]; return !had })
+		if f.keys != nil {
+			keys = f.keys
+		}
+		if !brought { // a rotation is the issuer's doing
+			begins = append(begins, f.begin)
+		}
 	}
 	m.mu.Unlock()
 	for i := range max(0, len(begins)-2) {
