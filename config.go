@@ -64,8 +64,9 @@ type Config struct {
 	TokenTypes []string
 
 	// ScopeClaims are the claims that hold permissions; a token's permissions
-	// are those of all of them. Default: scope, a string (RFC 9068 §2.2.3). A
-	// claim named here may also be an array of strings.
+	// are those of all of them. Default: scope (RFC 9068 §2.2.3). Each is a
+	// string of names with spaces between them, or an array of strings, of
+	// which each is one name.
 	ScopeClaims []string
 
 	// ClientClaims are the claims that may name the client. Default:

@@ -456,7 +456,7 @@ func badCredentials(issuer *m2mauthtest.Issuer) map[string][]string {
 		"cnf":                  claims("cnf", map[string]any{"jkt": "secret-thumbprint"}),
 		"no sub":               claims("sub", nil),
 		"sub no string":        claims("sub", []string{"secret-subject"}),
-		"scope no string":      claims("scope", []string{"secret-scope"}),
+		"scope no string":      claims("scope", []any{"secret-scope", 1}),
 		"exp no number":        claims("exp", "secret-date"),
 		"jti no string":        claims("jti", map[string]any{"secret-id": 1}),
 		"organization":         claims("organization_id", "org1"),

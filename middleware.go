@@ -45,7 +45,6 @@ type Guard struct {
 // the first request, or by [Guard.Warm]. The error names every mistake in the
 // Config at once.
 func New(config Config) (*Guard, error) {
-	scopeArrays := len(config.ScopeClaims) > 0
 	rsaAlgorithm := rsaWithoutAlg(config.Algorithms)
 	c, err := config.checked()
 	logger := func() *slog.Logger { return cmp.Or(c.Logger, slog.Default()) }
@@ -59,7 +58,6 @@ func New(config Config) (*Guard, error) {
 			issuer:       c.Issuer,
 			audiences:    append([]string{c.Audience}, c.OtherAudiences...),
 			scopeClaims:  c.ScopeClaims,
-			scopeArrays:  scopeArrays,
 			clientClaims: c.ClientClaims,
 			leeway:       c.Leeway,
 			maxLifetime:  c.MaxLifetime,
