@@ -71,7 +71,8 @@ type Config struct {
 
 	// ClientClaims are the claims that may name the client. Default:
 	// client_id (RFC 9068 §2.2). Others are azp, appid, cid. At least one must
-	// be there, and two must not differ.
+	// be there, and two must not differ. With sub among them, IsMachine is
+	// required: by default it would take users for machines.
 	ClientClaims []string
 
 	// Leeway is how far the clocks of issuer and API may differ. Default: 30 s;
@@ -224,6 +225,9 @@ func (c *Config) checkNames(m *mistakes) {
 	c.TokenTypes = withDefault(c.TokenTypes, defaultTypes)
 	c.ScopeClaims = namesOrDefault("ScopeClaims", c.ScopeClaims, "scope", m)
 	c.ClientClaims = namesOrDefault("ClientClaims", c.ClientClaims, "client_id", m)
+	if slices.Contains(c.ClientClaims, "sub") && c.IsMachine == nil {
+		m.add("ClientClaims: with sub every user of the API would be taken for a machine, since sub is the client in each token then; set IsMachine too, or name the claim that holds the client")
+	}
 }
 
 func checkAudience(field, audience string, m *mistakes) {
