@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -172,6 +173,9 @@ func (g *Guard) Check(r *http.Request, rule Rule) (*Claims, error) {
 }
 
 func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
+	if r == nil {
+		return g.decide(context.Background(), "", internalError(errors.New("Check was given no request")), nil, rule)
+	}
 	token, e := bearerToken(r.Header["Authorization"]) // under the one name that net/http has for it
 	return g.decide(r.Context(), token, e, httpRequest{r}, rule)
 }
@@ -180,9 +184,10 @@ func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
 // a method Pattern() string too, that names the route in the log.
 type Request interface {
 	// Header returns all values of a header field, whose name may be written
-	// in any letter case.
+	// in any letter case. If it panics the request is refused with ErrInternal.
 	Header(name string) []string
-	// PathValue returns the value of a wildcard of the route's path, or "".
+	// PathValue returns the value of a wildcard of the route's path, or "". It
+	// is "" for every CONNECT request of net/http and the adapters.
 	PathValue(name string) string
 	// RemoteAddr returns the address of the peer, host:port.
 	RemoteAddr() string
@@ -190,19 +195,50 @@ type Request interface {
 
 type httpRequest struct{ r *http.Request }
 
-func (h httpRequest) Header(name string) []string  { return h.r.Header.Values(name) }
-func (h httpRequest) PathValue(name string) string { return h.r.PathValue(name) }
-func (h httpRequest) RemoteAddr() string           { return h.r.RemoteAddr }
-func (h httpRequest) Pattern() string              { return h.r.Pattern }
+func (h httpRequest) Header(name string) []string { return h.r.Header.Values(name) }
+func (h httpRequest) RemoteAddr() string          { return h.r.RemoteAddr }
+func (h httpRequest) Pattern() string             { return h.r.Pattern }
+
+// PathValue knows none of a CONNECT request, whose path net/http does not clean:
+// in /orgs//items/acme its wildcards move, so that the item would be taken for
+// the organization, or it panics.
+func (h httpRequest) PathValue(name string) (value string) {
+	if h.r.Method == http.MethodConnect {
+		return ""
+	}
+	defer orEmpty()
+	return h.r.PathValue(name)
+}
+
+// orEmpty is deferred where a panic of a framework is to be an empty value.
+func orEmpty() { _ = recover() }
+
+// fieldsOf returns the values of a header field. A panic is an error and not a
+// request without the field, which a rule such as Optional would let through.
+func fieldsOf(r Request, name string) (values []string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			values, err = nil, fmt.Errorf("the request's Header panicked with a %T", v) // its text may hold the token
+			if mistake, ok := v.(runtime.Error); ok {
+				err = fmt.Errorf("the request's Header panicked: %w", mistake)
+			}
+		}
+	}()
+	return r.Header(name), nil
+}
 
 // CheckRequest is [Guard.Check] for requests that are not net/http's. The
 // context's end frees the caller where a fetch of keys is waited for. A nil
-// Request is refused with ErrInternal.
+// Request is refused with ErrInternal, and so is one whose Header panics.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (*Claims, error) {
 	if r == nil {
 		return ownClaims(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule))
 	}
-	token, e := bearerToken(r.Header("Authorization"))
+	fields, err := fieldsOf(r, "Authorization")
+	if err != nil {
+		return ownClaims(g.decide(ctx, "", internalError(err), r, rule))
+	}
+	token, e := bearerToken(fields)
 	return ownClaims(g.decide(ctx, token, e, r, rule))
 }
 

@@ -208,7 +208,7 @@ func Organization(of func(Request) string) Rule {
 	if of == nil {
 		panic("m2mauth: Organization: the function is nil")
 	}
-	return Rule{demand: organization{"Organization(func)", of}, organization: true}
+	return Rule{demand: organization{"Organization(func)", func(r Request) (string, error) { return of(r), nil }}, organization: true}
 }
 
 // OrganizationPath is [Organization] where a wildcard of the route's path is the
@@ -221,7 +221,7 @@ func OrganizationPath(wildcard string) Rule {
 		panic(fmt.Sprintf("m2mauth: OrganizationPath(%q): give the wildcard's name alone, such as org for /orgs/{org}", wildcard))
 	}
 	name := "OrganizationPath(" + strconv.Quote(wildcard) + ")"
-	return Rule{demand: organization{name, func(r Request) string { return r.PathValue(wildcard) }}, organization: true}
+	return Rule{demand: organization{name, func(r Request) (string, error) { return r.PathValue(wildcard), nil }}, organization: true}
 }
 
 // OrganizationHeader is [Organization] where a header field names it. A field
@@ -233,11 +233,12 @@ func OrganizationHeader(field string) Rule {
 	if span(field, &schemeChars) != len(field) || slices.Contains(bringNoOrganization, http.CanonicalHeaderKey(field)) {
 		panic(fmt.Sprintf("m2mauth: %s: no header field of that name can bring an organization; use one such as X-Organization", name))
 	}
-	return Rule{demand: organization{name, func(r Request) string {
-		if values := r.Header(field); len(values) == 1 {
-			return values[0]
+	return Rule{demand: organization{name, func(r Request) (string, error) {
+		values, err := fieldsOf(r, field)
+		if len(values) != 1 {
+			return "", err
 		}
-		return ""
+		return values[0], nil
 	}}, organization: true}
 }
 
@@ -250,7 +251,7 @@ var bringNoOrganization = []string{
 
 type organization struct {
 	name string
-	of   func(Request) string
+	of   func(Request) (string, error)
 }
 
 func (d organization) String() string { return d.name }
@@ -259,7 +260,13 @@ func (d organization) check(_ context.Context, c *Claims, r Request, _ bool) (bo
 	switch {
 	case c.organizationID == "":
 		return false, noOrganization
-	case r == nil || d.of(r) != c.organizationID:
+	case r == nil:
+		return false, otherOrganization
+	}
+	switch id, err := d.of(r); {
+	case err != nil:
+		return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
+	case id != c.organizationID:
 		return false, otherOrganization
 	}
 	return true, nil
