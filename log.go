@@ -12,24 +12,39 @@ import (
 )
 
 // refusalLog writes refusals so that an operator sees why, and a flood of bad
-// requests cannot fill the log: the first of each kind in a minute at Warn with
-// the number of those before it, the rest at Debug.
+// requests cannot fill the log: the first of each kind and reason in a minute at
+// Warn with the number of those before it, and the 10th, the 100th and so on, so
+// that a flood cannot hide behind one probe; the rest at Debug. What failed on
+// the API's own side is always at Error.
 type refusalLog struct {
 	logger func() *slog.Logger
 
-	mu    sync.Mutex // guards the fields below
-	kinds map[*kind]*refusalCount
+	mu     sync.Mutex // guards the fields below
+	counts map[refusalKey]*refusalCount
 }
+
+// refusalKey is what is counted by itself: a second mistake of one kind must not
+// be hidden by the first. The texts of Deny, which may be endless, count as one.
+type refusalKey struct {
+	kind   *kind
+	reason string
+}
+
+// maxRefusalKeys bounds the memory; the texts of this package are fewer. What is
+// over it counts by kind alone.
+const maxRefusalKeys = 256
 
 type refusalCount struct {
 	since      time.Time
-	suppressed int
+	number     int // of refusals since then
+	suppressed int // of those, at Debug
 }
 
-func (l *refusalLog) write(ctx context.Context, e *Error) {
-	level, suppressed := l.count(e.kind)
-	if e.Status >= 500 && e.kind == ErrInternal {
-		level = slog.LevelError
+// write logs a refusal. The request and the claims are nil where there are none.
+func (l *refusalLog) write(ctx context.Context, e *Error, r Request, c *Claims) {
+	level, number, suppressed := slog.LevelError, 0, 0
+	if e.kind != ErrInternal {
+		level, number, suppressed = l.count(e.key())
 	}
 	logger := l.logger()
 	if !logger.Enabled(ctx, level) {
@@ -37,31 +52,65 @@ func (l *refusalLog) write(ctx context.Context, e *Error) {
 	}
 	attrs := []slog.Attr{slog.String("kind", e.kind.name), slog.Int("status", e.Status), slog.String("reason", e.Text)}
 	attrs = append(attrs, e.attrs...)
+	if pattern := patternOf(r); pattern != "" {
+		attrs = append(attrs, slog.String("pattern", pattern))
+	}
+	if c != nil { // of a token that has been verified
+		attrs = append(attrs, slog.String("client_id", loggable(c.clientID)))
+	}
 	if e.cause != nil {
 		attrs = append(attrs, slog.String("cause", e.cause.Error()))
+	}
+	attrs = append(attrs, countAttrs(level, number, suppressed)...)
+	logger.LogAttrs(ctx, level, "m2mauth: request refused", attrs...)
+}
+
+// countAttrs says at Warn what stands at Debug.
+func countAttrs(level slog.Level, number, suppressed int) (attrs []slog.Attr) {
+	if level != slog.LevelWarn {
+		return nil
 	}
 	if suppressed > 0 {
 		attrs = append(attrs, slog.Int("before", suppressed))
 	}
-	logger.LogAttrs(ctx, level, "m2mauth: request refused", attrs...)
+	if number > 1 {
+		attrs = append(attrs, slog.Int("in_this_minute", number))
+	}
+	return append(attrs, slog.String("note", "more of this kind go to Debug for a minute"))
 }
 
-func (l *refusalLog) count(k *kind) (level slog.Level, suppressed int) {
+// count returns the level of the next refusal, its number since the first of the
+// minute, and for the first how many before it were at Debug.
+func (l *refusalLog) count(key refusalKey) (level slog.Level, number, suppressed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	c := l.kinds[k]
+	c := l.counts[key]
+	if c == nil && len(l.counts) >= maxRefusalKeys {
+		key.reason = ""
+		c = l.counts[key]
+	}
 	if c == nil {
 		c = new(refusalCount)
-		l.kinds[k] = c
+		l.counts[key] = c
 	}
-	if now.Sub(c.since) < time.Minute {
-		c.suppressed++
-		return slog.LevelDebug, 0
+	if now.Sub(c.since) >= time.Minute {
+		suppressed = c.suppressed
+		*c = refusalCount{since: now, number: 1}
+		return slog.LevelWarn, 1, suppressed
 	}
-	suppressed = c.suppressed
-	*c = refusalCount{since: now}
-	return slog.LevelWarn, suppressed
+	if c.number++; isPowerOfTen(c.number) {
+		return slog.LevelWarn, c.number, 0
+	}
+	c.suppressed++
+	return slog.LevelDebug, c.number, 0
+}
+
+func isPowerOfTen(n int) bool {
+	for n > 1 && n%10 == 0 {
+		n /= 10
+	}
+	return n == 1
 }
 
 func expected(s string) slog.Attr { return slog.String("expected", s) }

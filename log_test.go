@@ -126,10 +126,10 @@ func TestRefusalsAreCountedUnderConcurrency(t *testing.T) {
 				warnings++
 			}
 		}
-		assert.Equal(t, 1, warnings)
+		assert.Equal(t, 3, warnings, "the first, the tenth and the hundredth")
 		time.Sleep(time.Minute)
 		_, _ = guard.Verify(t.Context(), "opaque")
-		assert.EqualValues(t, 99, book.take()[0].attrs["before"])
+		assert.EqualValues(t, 97, book.take()[0].attrs["before"])
 	})
 }
 
@@ -499,7 +499,11 @@ func TestNoPartOfATokenIsLoggedOrAnswered(t *testing.T) {
 			for _, value := range []string{issuer.KeyIDs()[0], "other.example", "other.api", "ES384", "HS256", "JWT\"", "org1", "m2mauthtestapp"} {
 				assert.NotContains(t, answer, value, "the answer echoes what the token says")
 			}
-			assert.NotContains(t, logged, "m2mauthtestapp", "sub and client_id are personal")
+			if _, rule, _ := strings.Cut(logged, `"status":403`); rule == "" {
+				assert.NotContains(t, logged, "m2mauthtestapp", "what a token says that was not verified")
+			} else {
+				assert.NotContains(t, strings.ReplaceAll(logged, `"client_id":"m2mauthtestapp0000000"`, ""), "m2mauthtestapp", "sub is personal")
+			}
 		})
 	}
 }

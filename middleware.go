@@ -79,7 +79,7 @@ func New(config Config) (*Guard, error) {
 		errorHandler:       c.ErrorHandler,
 		onDecision:         c.OnDecision,
 		metadataURL:        new(atomic.Pointer[string]),
-		refusals:           &refusalLog{logger: logger, kinds: make(map[*kind]*refusalCount)},
+		refusals:           &refusalLog{logger: logger, counts: make(map[refusalKey]*refusalCount)},
 	}
 	for _, a := range c.Algorithms {
 		name, _ := jose.Algorithm(a)
@@ -282,7 +282,7 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	case anonymous:
 		return nil, nil
 	case e != nil:
-		return nil, g.refuse(ctx, e)
+		return nil, g.refuse(ctx, e, r, claims)
 	}
 	return claims.claimSet, nil
 }
@@ -303,9 +303,9 @@ func (g *Guard) source(r Request) string {
 }
 
 // refuse completes and logs an error on its way out.
-func (g *Guard) refuse(ctx context.Context, e *Error) error {
+func (g *Guard) refuse(ctx context.Context, e *Error, r Request, c *Claims) error {
 	g.complete(e)
-	g.refusals.write(ctx, e)
+	g.refusals.write(ctx, e, r, c)
 	return e
 }
 
@@ -323,7 +323,7 @@ func (g *Guard) complete(e *Error) {
 func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e, ours := asError(err)
 	if !ours && g.ready() {
-		_ = g.refuse(r.Context(), e)
+		_ = g.refuse(r.Context(), e, httpRequest{r}, nil)
 	}
 	header, body := e.Response()
 	custom := g.ready() && g.errorHandler != nil

@@ -38,9 +38,11 @@ type demand interface {
 
 // refusal is why a demand is not met. Those without err are shared.
 type refusal struct {
-	scope bool   // a scope is missing
-	text  string // for the caller
-	err   error  // of a user's function, which says nothing about the token
+	scope  bool        // a scope is missing
+	text   string      // for the caller
+	err    error       // of a user's function, which says nothing about the token
+	denied bool        // by Deny, which gave the text
+	attrs  []slog.Attr // for the log
 }
 
 // with joins two reasons: a failure outweighs a scope, and that all others.
@@ -208,7 +210,7 @@ func Organization(of func(Request) string) Rule {
 	if of == nil {
 		panic("m2mauth: Organization: the function is nil")
 	}
-	return Rule{demand: organization{"Organization(func)", func(r Request) (string, error) { return of(r), nil }}, organization: true}
+	return Rule{demand: organization{"Organization(func)", func(r Request) (string, error) { return of(r), nil }, foundNone()}, organization: true}
 }
 
 // OrganizationPath is [Organization] where a wildcard of the route's path is the
@@ -221,7 +223,8 @@ func OrganizationPath(wildcard string) Rule {
 		panic(fmt.Sprintf("m2mauth: OrganizationPath(%q): give the wildcard's name alone, such as org for /orgs/{org}", wildcard))
 	}
 	name := "OrganizationPath(" + strconv.Quote(wildcard) + ")"
-	return Rule{demand: organization{name, func(r Request) (string, error) { return r.PathValue(wildcard), nil }}, organization: true}
+	return Rule{demand: organization{name, func(r Request) (string, error) { return r.PathValue(wildcard), nil },
+		foundNone(slog.String("wildcard", wildcard))}, organization: true}
 }
 
 // OrganizationHeader is [Organization] where a header field names it. A field
@@ -239,7 +242,7 @@ func OrganizationHeader(field string) Rule {
 			return "", err
 		}
 		return values[0], nil
-	}}, organization: true}
+	}, foundNone(slog.String("field", field))}, organization: true}
 }
 
 // bringNoOrganization are the fields that proxies and servers keep to themselves
@@ -252,6 +255,15 @@ var bringNoOrganization = []string{
 type organization struct {
 	name string
 	of   func(Request) (string, error)
+	none *refusal // where of returns ""
+}
+
+// foundNone is otherOrganization for a request that names none, most likely since
+// the rule asks for what the route does not have.
+func foundNone(where ...slog.Attr) *refusal {
+	no := *otherOrganization
+	no.attrs = append(where, slog.String("value", ""))
+	return &no
 }
 
 func (d organization) String() string { return d.name }
@@ -266,6 +278,8 @@ func (d organization) check(_ context.Context, c *Claims, r Request, _ bool) (bo
 	switch id, err := d.of(r); {
 	case err != nil:
 		return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
+	case id == "":
+		return false, d.none
 	case id != c.organizationID:
 		return false, otherOrganization
 	}
@@ -301,7 +315,7 @@ func (d custom) check(ctx context.Context, c *Claims, r Request, ask bool) (bool
 	case err == nil:
 		return false, nil
 	case errors.As(err, &no):
-		return false, &refusal{text: no.text}
+		return false, &refusal{text: no.text, denied: true}
 	}
 	return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
 }
@@ -569,7 +583,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	// for all.
 	limited := c.organizationID != "" && !g.allowOrganizations
 	if limited && !rule.organization {
-		return g.limited(c, r, rule)
+		return g.limited(c, rule)
 	}
 	bound, why := rule.demand.check(ctx, c, r, false)
 	if rule.custom && why == nil && (bound || !limited) { // asked for no token that the rest of the rule refuses
@@ -577,35 +591,39 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	}
 	switch {
 	case why == nil && limited && !bound:
-		return g.limited(c, r, rule)
+		return g.limited(c, rule)
 	case why == nil:
 		return nil
 	case why.err != nil:
 		return internalError(why.err, slog.String("rule", rule.String()))
 	case !why.scope:
-		return newError(ErrForbidden, why.text, slog.String("rule", rule.String()), slog.String("organization_id", loggable(c.organizationID)),
-			slog.String("client_id", loggable(c.clientID)), slog.String("pattern", patternOf(r)))
+		e := newError(ErrForbidden, why.text, append([]slog.Attr{slog.String("rule", rule.String()),
+			slog.String("organization_id", loggable(c.organizationID))}, why.attrs...)...)
+		e.denied = why.denied
+		return e
 	}
 	text := why.text
 	if c.scopes.Len() == 0 {
 		text = "the token has no scopes: ask for them in the token request, and give the application a role that has them"
 	}
-	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())), slog.String("pattern", patternOf(r)))
+	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())))
 	e.Scopes = slices.Clone(rule.scopes) // an ErrorHandler may do with it what it likes
 	return e
 }
 
-func (g *Guard) limited(c *Claims, r Request, rule Rule) *Error {
+func (g *Guard) limited(c *Claims, rule Rule) *Error {
 	text := "the token is limited to an organization, and this route is not: request a token without organization_id"
 	if g.claims.organizations { // without one there is no such token
 		text = "the token is an organization token, and this route belongs to no organization: no organization token opens it"
 	}
 	return newError(ErrForbidden, text,
-		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()), slog.String("pattern", patternOf(r)))
+		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
 }
 
-// patternOf returns the route's pattern, where the request knows it.
-func patternOf(r Request) string {
+// patternOf returns the route's pattern, where the request knows it. It is for the
+// log alone, so that no panic in it changes what has been decided.
+func patternOf(r Request) (pattern string) {
+	defer orEmpty()
 	if p, ok := r.(interface{ Pattern() string }); ok {
 		return p.Pattern()
 	}
