@@ -125,7 +125,10 @@ type Config struct {
 
 	// ErrorHandler writes the answer to a refused request, for those who want
 	// problem+json or a page of their own. WWW-Authenticate, Retry-After and
-	// Cache-Control are set already. Default: a small JSON body.
+	// Cache-Control are set already. The status is the refusal's unless the
+	// ErrorHandler calls WriteHeader, and one below 400 is replaced by it and
+	// logged, but for the 200 of gRPC and of Connect's streams, whose own status
+	// it must then write. Default: a small JSON body.
 	ErrorHandler func(http.ResponseWriter, *http.Request, *Error)
 
 	// AllowOrganizations lets tokens with organization_id through, whose

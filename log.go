@@ -79,6 +79,13 @@ func countAttrs(level slog.Level, number, suppressed int) (attrs []slog.Attr) {
 	return append(attrs, slog.String("note", "more of this kind go to Debug for a minute"))
 }
 
+// replacedStatus logs a mistake in Config.ErrorHandler.
+func (l *refusalLog) replacedStatus(ctx context.Context, status, sent int) {
+	level, number, suppressed := l.count(refusalKey{reason: "Config.ErrorHandler"})
+	attrs := append([]slog.Attr{slog.Int("status", status), slog.Int("sent", sent)}, countAttrs(level, number, suppressed)...)
+	l.logger().LogAttrs(ctx, level, "m2mauth: Config.ErrorHandler answered a refused request with a status below 400; the refusal's was sent", attrs...)
+}
+
 // count returns the level of the next refusal, its number since the first of the
 // minute, and for the first how many before it were at Debug.
 func (l *refusalLog) count(key refusalKey) (level slog.Level, number, suppressed int) {

@@ -1,11 +1,13 @@
 package m2mauth
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -319,7 +321,8 @@ func (g *Guard) complete(e *Error) {
 
 // WriteError answers a request with an error of [Guard.Check]: header fields
 // first, then Config.ErrorHandler or a small JSON body. An error that is not of
-// this package is logged and answered with 500, and nothing of it is shown.
+// this package is logged and answered with 500, and nothing of it is shown. The
+// status is never below 400, whatever the ErrorHandler does: see there for gRPC.
 func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e, ours := asError(err)
 	if !ours && g.ready() {
@@ -333,12 +336,76 @@ func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	if custom {
-		g.errorHandler(w, r, e)
+		refusal := &refusalWriter{ResponseWriter: w, status: e.Status}
+		refusal.replace = func(status int) { g.refusals.replacedStatus(r.Context(), status, refusal.status) }
+		g.errorHandler(refusal, r, e)
+		refusal.begin()
 		return
 	}
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(body) // the caller is gone: nobody is left to tell
 }
+
+// refusalWriter is what Config.ErrorHandler writes to. net/http makes an answer
+// without a status 200, which a client takes for success: here it is the refusal's.
+type refusalWriter struct {
+	http.ResponseWriter
+	status  int              // of the refusal
+	replace func(status int) // is called with a status below 400, in place of which the refusal's is sent
+	begun   bool
+}
+
+func (w *refusalWriter) WriteHeader(status int) {
+	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
+	if !w.begun && !informational {
+		w.begun = true
+		if status < 400 && !(status == http.StatusOK && hasOwnStatus(w.Header().Get("Content-Type"))) {
+			w.replace(status)
+			status = w.status
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// hasOwnStatus reports whether an answer of the type is of gRPC, gRPC-Web or
+// Connect's streams. They are 200 even for an error, which stands in a trailer or
+// at the end of the body.
+func hasOwnStatus(contentType string) bool {
+	contentType = lowerASCII(contentType)
+	return strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+")
+}
+
+// begin sends the refusal's status where none has been sent.
+func (w *refusalWriter) begin() {
+	if !w.begun {
+		w.WriteHeader(w.status)
+	}
+}
+
+func (w *refusalWriter) Write(p []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(p)
+}
+
+// Flush is there for handlers that look for an http.Flusher.
+func (w *refusalWriter) Flush() { _ = w.FlushError() }
+
+// FlushError is for [http.ResponseController], which would ask the inner writer
+// otherwise: that begins its answer with 200.
+func (w *refusalWriter) FlushError() error {
+	w.begin()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack leaves the answer to whoever takes the connection.
+func (w *refusalWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffer, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.begun = w.begun || err == nil
+	return conn, buffer, err
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *refusalWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Warm fetches the issuer's keys if there are none that are fresh, so that the
 // first request need not wait. It is never needed. Its error, an [*Error] of kind

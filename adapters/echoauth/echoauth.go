@@ -109,12 +109,12 @@ func refuse(c *echo.Context, guard *m2mauth.Guard, err error) error {
 		w.header.Del(echo.HeaderContentType) // that of another error handler may differ
 		return refused
 	}
-	c.Response().WriteHeader(cmp.Or(w.status, http.StatusOK))
+	c.Response().WriteHeader(cmp.Or(w.status, refused.err.Status))
 	_, _ = w.body.WriteTo(c.Response()) // the caller is gone: nobody is left to tell
 	return refused
 }
 
-// answer keeps the body that a guard writes.
+// answer keeps the body that a guard writes. What is informational (1xx) is not sent.
 type answer struct {
 	header http.Header // the response's own
 	status int
@@ -122,8 +122,13 @@ type answer struct {
 }
 
 func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(status int)      { a.status = cmp.Or(a.status, status) }
-func (a *answer) Write(p []byte) (int, error) { a.WriteHeader(http.StatusOK); return a.body.Write(p) }
+func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) } // the guard's writer sends a status before it
+
+func (a *answer) WriteHeader(status int) {
+	if status >= http.StatusOK {
+		a.status = cmp.Or(a.status, status)
+	}
+}
 
 // refusal is the error that echo's error handlers get.
 type refusal struct {

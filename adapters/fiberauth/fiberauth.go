@@ -163,7 +163,6 @@ func refuse(c fiber.Ctx, guard *m2mauth.Guard, err error) {
 	w.before.Del(fiber.HeaderContentType) // a default, which nobody has set
 	w.header = w.before.Clone()
 	guard.WriteError(w, httpRequest(c), err)
-	w.WriteHeader(http.StatusOK) // if nothing was written
 }
 
 // answer is the response as Config.ErrorHandler sees it.
@@ -197,8 +196,8 @@ func (a *answer) WriteHeader(status int) {
 	}
 }
 
+// Write comes after a status: the guard's writer sees to that.
 func (a *answer) Write(p []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
 	a.response.AppendBody(p)
 	return len(p), nil
 }
