@@ -21,6 +21,7 @@ type refusalLog struct {
 
 	mu     sync.Mutex // guards the fields below
 	counts map[refusalKey]*refusalCount
+	odd    []string // scopes that have been logged
 }
 
 // refusalKey is what is counted by itself: a second mistake of one kind must not
@@ -84,6 +85,24 @@ func (l *refusalLog) replacedStatus(ctx context.Context, status, sent int) {
 	level, number, suppressed := l.count(refusalKey{reason: "Config.ErrorHandler"})
 	attrs := append([]slog.Attr{slog.Int("status", status), slog.Int("sent", sent)}, countAttrs(level, number, suppressed)...)
 	l.logger().LogAttrs(ctx, level, "m2mauth: Config.ErrorHandler answered a refused request with a status below 400; the refusal's was sent", attrs...)
+}
+
+// oddScopes logs scopes of a route that are names for Logto, and mostly a mistake:
+// a,b for two scopes, and read:* for all that begin so. Each is logged once.
+func (l *refusalLog) oddScopes(rule Rule) {
+	const most = 100
+	l.mu.Lock()
+	var found []string
+	for _, scope := range rule.scopes {
+		if strings.ContainsAny(scope, ",*") && len(l.odd) < most && !slices.Contains(l.odd, scope) {
+			l.odd, found = append(l.odd, scope), append(found, scope)
+		}
+	}
+	l.mu.Unlock()
+	for _, scope := range found {
+		l.logger().Warn("m2mauth: a scope that a route requires holds a comma or a star, and is one name all the same",
+			"scope", scope, "rule", rule.String())
+	}
 }
 
 // count returns the level of the next refusal, its number since the first of the

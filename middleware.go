@@ -147,6 +147,7 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 	if rule.limited && !rule.organization && !g.letsOrganizationsThrough() {
 		panic(fmt.Sprintf("m2mauth: %s: %s lets nobody through: it asks for organization_id, and a token with that is refused unless Organization, OrganizationPath or OrganizationHeader is a part of the rule", call, rule))
 	}
+	g.refusals.oddScopes(rule)
 	return func(next http.Handler) http.Handler {
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {
 			panic(fmt.Sprintf("m2mauth: %s: the handler is nil", call))

@@ -69,7 +69,9 @@ var (
 
 // AllScopes demands every one of the scopes. It panics if there is none, or if
 // one is empty, is not UTF-8, or has white space or control characters in it,
-// since no token can hold such a scope (RFC 6749 §3.3).
+// since no token can hold such a scope (RFC 6749 §3.3). A comma or a star is a
+// part of the name: a guard logs such scopes at set-up, at Warn, since they are
+// mostly a mistake.
 func AllScopes(scopes ...string) Rule { return scopeRule("AllScopes", scopes, true) }
 
 // AnyScope demands at least one of the scopes. It panics as [AllScopes] does.
