@@ -161,6 +161,10 @@ func issuerHint(want, got string) string {
 	const text = "the token is from another issuer than the one that this API trusts"
 	w, err1 := url.Parse(want)
 	g, err2 := url.Parse(got)
+	logto := "" // for those who use another issuer
+	if err1 == nil && strings.HasSuffix(w.Path, "/oidc") {
+		logto = "; Logto's admin tenant is an issuer of its own"
+	}
 	switch {
 	case sameButForSpelling(want, got):
 		return text + ": they differ by a trailing slash or by letter case alone, and are compared exactly"
@@ -169,9 +173,9 @@ func issuerHint(want, got string) string {
 	case err1 != nil || err2 != nil || g.Host == "":
 		return text
 	case w.Hostname() == g.Hostname():
-		return text + ", though on the same host: scheme, port and path count too, and Logto's admin tenant is an issuer of its own"
+		return text + ", though on the same host: scheme, port and path count too" + logto
 	case w.Path == g.Path:
-		return text + ": request it from the server and domain of that issuer; another domain of the same server is another issuer, and so is Logto's admin tenant"
+		return text + ": request it from the server and domain of that issuer; another domain of the same server is another issuer" + logto
 	}
 	return text
 }
