@@ -214,7 +214,6 @@ type claimPolicy struct {
 	issuer       string
 	audiences    []string
 	scopeClaims  []string
-	scopeArrays  bool // a scope claim may also be an array of strings
 	clientClaims []string
 	leeway       time.Duration
 	maxLifetime  time.Duration
@@ -507,15 +506,17 @@ func (p *claimPolicy) readID(c *Claims, v *claimValues) (e *Error) {
 
 // readScopes takes permissions from the policy's claims and from nowhere else:
 // a Logto tenant's claims script can write scp, roles and permissions, but not scope.
+// Duende's IdentityServer and Spring write scope as an array.
 func (p *claimPolicy) readScopes(c *Claims, v *claimValues) *Error {
 	for i, value := range v.scopes {
 		if value == nil {
 			continue
 		}
 		list, ok := stringsOf(value)
-		if isArray := value.Kind() == '['; !ok || isArray && !p.scopeArrays {
-			return mistyped(p.scopeClaims[i], "a string")
-		} else if !isArray {
+		if !ok {
+			return mistyped(p.scopeClaims[i], "a string or an array of strings")
+		}
+		if value.Kind() != '[' { // an element of an array is one scope, whatever spaces it holds
 			list = splitScopes(list[0])
 		}
 		c.scopes.names = append(c.scopes.names, list...)

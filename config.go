@@ -65,13 +65,15 @@ type Config struct {
 	TokenTypes []string
 
 	// ScopeClaims are the claims that hold permissions; a token's permissions
-	// are those of all of them. Default: scope, a string (RFC 9068 §2.2.3). A
-	// claim named here may also be an array of strings.
+	// are those of all of them. Default: scope (RFC 9068 §2.2.3). Each is a
+	// string of names with spaces between them, or an array of strings, of
+	// which each is one name.
 	ScopeClaims []string
 
 	// ClientClaims are the claims that may name the client. Default:
 	// client_id (RFC 9068 §2.2). Others are azp, appid, cid. At least one must
-	// be there, and two must not differ.
+	// be there, and two must not differ. With sub among them, IsMachine is
+	// required: by default it would take users for machines.
 	ClientClaims []string
 
 	// Leeway is how far the clocks of issuer and API may differ. Default: 30 s;
@@ -133,7 +135,10 @@ type Config struct {
 
 	// ErrorHandler writes the answer to a refused request, for those who want
 	// problem+json or a page of their own. WWW-Authenticate, Retry-After and
-	// Cache-Control are set already. Default: a small JSON body.
+	// Cache-Control are set already. The status is the refusal's unless the
+	// ErrorHandler calls WriteHeader, and one below 400 is replaced by it and
+	// logged, but for the 200 of gRPC and of Connect's streams, whose own status
+	// it must then write. Default: a small JSON body.
 	ErrorHandler func(http.ResponseWriter, *http.Request, *Error)
 
 	// AllowOrganizations lets tokens with organization_id through, whose
@@ -249,6 +254,9 @@ func (c *Config) checkNames(m *mistakes) {
 	c.TokenTypes = withDefault(c.TokenTypes, defaultTypes)
 	c.ScopeClaims = namesOrDefault("ScopeClaims", c.ScopeClaims, "scope", m)
 	c.ClientClaims = namesOrDefault("ClientClaims", c.ClientClaims, "client_id", m)
+	if slices.Contains(c.ClientClaims, "sub") && c.IsMachine == nil {
+		m.add("ClientClaims: with sub every user of the API would be taken for a machine, since sub is the client in each token then; set IsMachine too, or name the claim that holds the client")
+	}
 }
 
 func checkAudience(field, audience string, m *mistakes) {

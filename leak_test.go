@@ -198,7 +198,6 @@ func TestMemoryOfARequestIsBounded(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
 	config := issuer.Config(shop)
 	config.Logger = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	config.ScopeClaims = []string{"scope"} // named, it may be an array too
 	guard, err := m2mauth.New(config)
 	require.NoError(t, err)
 	require.NoError(t, guard.Warm(t.Context()))

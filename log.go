@@ -12,24 +12,40 @@ import (
 )
 
 // refusalLog writes refusals so that an operator sees why, and a flood of bad
-// requests cannot fill the log: the first of each kind in a minute at Warn with
-// the number of those before it, the rest at Debug.
+// requests cannot fill the log: the first of each kind and reason in a minute at
+// Warn with the number of those before it, and the 10th, the 100th and so on, so
+// that a flood cannot hide behind one probe; the rest at Debug. What failed on
+// the API's own side is always at Error.
 type refusalLog struct {
 	logger func() *slog.Logger
 
-	mu    sync.Mutex // guards the fields below
-	kinds map[*kind]*refusalCount
+	mu     sync.Mutex // guards the fields below
+	counts map[refusalKey]*refusalCount
+	odd    []string // scopes that have been logged
 }
+
+// refusalKey is what is counted by itself: a second mistake of one kind must not
+// be hidden by the first. The texts of Deny, which may be endless, count as one.
+type refusalKey struct {
+	kind   *kind
+	reason string
+}
+
+// maxRefusalKeys bounds the memory; the texts of this package are fewer. What is
+// over it counts by kind alone.
+const maxRefusalKeys = 256
 
 type refusalCount struct {
 	since      time.Time
-	suppressed int
+	number     int // of refusals since then
+	suppressed int // of those, at Debug
 }
 
-func (l *refusalLog) write(ctx context.Context, e *Error) {
-	level, suppressed := l.count(e.kind)
-	if e.Status >= 500 && e.kind == ErrInternal {
-		level = slog.LevelError
+// write logs a refusal. The request and the claims are nil where there are none.
+func (l *refusalLog) write(ctx context.Context, e *Error, r Request, c *Claims) {
+	level, number, suppressed := slog.LevelError, 0, 0
+	if e.kind != ErrInternal {
+		level, number, suppressed = l.count(e.key())
 	}
 	logger := l.logger()
 	if !logger.Enabled(ctx, level) {
@@ -37,31 +53,90 @@ func (l *refusalLog) write(ctx context.Context, e *Error) {
 	}
 	attrs := []slog.Attr{slog.String("kind", e.kind.name), slog.Int("status", e.Status), slog.String("reason", e.Text)}
 	attrs = append(attrs, e.attrs...)
+	if pattern := patternOf(r); pattern != "" {
+		attrs = append(attrs, slog.String("pattern", pattern))
+	}
+	if c != nil { // of a token that has been verified
+		attrs = append(attrs, slog.String("client_id", loggable(c.clientID)))
+	}
 	if e.cause != nil {
 		attrs = append(attrs, slog.String("cause", e.cause.Error()))
+	}
+	attrs = append(attrs, countAttrs(level, number, suppressed)...)
+	logger.LogAttrs(ctx, level, "m2mauth: request refused", attrs...)
+}
+
+// countAttrs says at Warn what stands at Debug.
+func countAttrs(level slog.Level, number, suppressed int) (attrs []slog.Attr) {
+	if level != slog.LevelWarn {
+		return nil
 	}
 	if suppressed > 0 {
 		attrs = append(attrs, slog.Int("before", suppressed))
 	}
-	logger.LogAttrs(ctx, level, "m2mauth: request refused", attrs...)
+	if number > 1 {
+		attrs = append(attrs, slog.Int("in_this_minute", number))
+	}
+	return append(attrs, slog.String("note", "more of this kind go to Debug for a minute"))
 }
 
-func (l *refusalLog) count(k *kind) (level slog.Level, suppressed int) {
+// replacedStatus logs a mistake in Config.ErrorHandler.
+func (l *refusalLog) replacedStatus(ctx context.Context, status, sent int) {
+	level, number, suppressed := l.count(refusalKey{reason: "Config.ErrorHandler"})
+	attrs := append([]slog.Attr{slog.Int("status", status), slog.Int("sent", sent)}, countAttrs(level, number, suppressed)...)
+	l.logger().LogAttrs(ctx, level, "m2mauth: Config.ErrorHandler answered a refused request with a status below 400; the refusal's was sent", attrs...)
+}
+
+// oddScopes logs scopes of a route that are names for Logto, and mostly a mistake:
+// a,b for two scopes, and read:* for all that begin so. Each is logged once.
+func (l *refusalLog) oddScopes(rule Rule) {
+	const most = 100
+	l.mu.Lock()
+	var found []string
+	for _, scope := range rule.scopes {
+		if strings.ContainsAny(scope, ",*") && len(l.odd) < most && !slices.Contains(l.odd, scope) {
+			l.odd, found = append(l.odd, scope), append(found, scope)
+		}
+	}
+	l.mu.Unlock()
+	for _, scope := range found {
+		l.logger().Warn("m2mauth: a scope that a route requires holds a comma or a star, and is one name all the same",
+			"scope", scope, "rule", rule.String())
+	}
+}
+
+// count returns the level of the next refusal, its number since the first of the
+// minute, and for the first how many before it were at Debug.
+func (l *refusalLog) count(key refusalKey) (level slog.Level, number, suppressed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	c := l.kinds[k]
+	c := l.counts[key]
+	if c == nil && len(l.counts) >= maxRefusalKeys {
+		key.reason = ""
+		c = l.counts[key]
+	}
 	if c == nil {
 		c = new(refusalCount)
-		l.kinds[k] = c
+		l.counts[key] = c
 	}
-	if now.Sub(c.since) < time.Minute {
-		c.suppressed++
-		return slog.LevelDebug, 0
+	if now.Sub(c.since) >= time.Minute {
+		suppressed = c.suppressed
+		*c = refusalCount{since: now, number: 1}
+		return slog.LevelWarn, 1, suppressed
 	}
-	suppressed = c.suppressed
-	*c = refusalCount{since: now}
-	return slog.LevelWarn, suppressed
+	if c.number++; isPowerOfTen(c.number) {
+		return slog.LevelWarn, c.number, 0
+	}
+	c.suppressed++
+	return slog.LevelDebug, c.number, 0
+}
+
+func isPowerOfTen(n int) bool {
+	for n > 1 && n%10 == 0 {
+		n /= 10
+	}
+	return n == 1
 }
 
 func expected(s string) slog.Attr { return slog.String("expected", s) }
@@ -86,6 +161,10 @@ func issuerHint(want, got string) string {
 	const text = "the token is from another issuer than the one that this API trusts"
 	w, err1 := url.Parse(want)
 	g, err2 := url.Parse(got)
+	logto := "" // for those who use another issuer
+	if err1 == nil && strings.HasSuffix(w.Path, "/oidc") {
+		logto = "; Logto's admin tenant is an issuer of its own"
+	}
 	switch {
 	case sameButForSpelling(want, got):
 		return text + ": they differ by a trailing slash or by letter case alone, and are compared exactly"
@@ -94,9 +173,9 @@ func issuerHint(want, got string) string {
 	case err1 != nil || err2 != nil || g.Host == "":
 		return text
 	case w.Hostname() == g.Hostname():
-		return text + ", though on the same host: scheme, port and path count too, and Logto's admin tenant is an issuer of its own"
+		return text + ", though on the same host: scheme, port and path count too" + logto
 	case w.Path == g.Path:
-		return text + ": request it from the server and domain of that issuer; another domain of the same server is another issuer, and so is Logto's admin tenant"
+		return text + ": request it from the server and domain of that issuer; another domain of the same server is another issuer" + logto
 	}
 	return text
 }

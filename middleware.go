@@ -1,12 +1,15 @@
 package m2mauth
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -47,7 +50,6 @@ type Guard struct {
 // the first request, or by [Guard.Warm]. The error names every mistake in the
 // Config at once.
 func New(config Config) (*Guard, error) {
-	scopeArrays := len(config.ScopeClaims) > 0
 	rsaAlgorithm := rsaWithoutAlg(config.Algorithms)
 	c, err := config.checked()
 	logger := func() *slog.Logger { return cmp.Or(c.Logger, slog.Default()) }
@@ -62,7 +64,6 @@ func New(config Config) (*Guard, error) {
 			issuer:       c.Issuer,
 			audiences:    append([]string{c.Audience}, c.OtherAudiences...),
 			scopeClaims:  c.ScopeClaims,
-			scopeArrays:  scopeArrays,
 			clientClaims: c.ClientClaims,
 			leeway:       c.Leeway,
 			maxLifetime:  c.MaxLifetime,
@@ -85,7 +86,7 @@ func New(config Config) (*Guard, error) {
 		errorHandler:       c.ErrorHandler,
 		onDecision:         c.OnDecision,
 		metadataURL:        new(atomic.Pointer[string]),
-		refusals:           &refusalLog{logger: logger, kinds: make(map[*kind]*refusalCount)},
+		refusals:           &refusalLog{logger: logger, counts: make(map[refusalKey]*refusalCount)},
 	}
 	for _, a := range c.Algorithms {
 		name, _ := jose.Algorithm(a)
@@ -148,6 +149,7 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 	if !rule.organization && g.needsOrganization() {
 		panic(fmt.Sprintf("m2mauth: %s: %s names no organization, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader", call, rule))
 	}
+	g.refusals.oddScopes(rule)
 	return func(next http.Handler) http.Handler {
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {
 			panic(fmt.Sprintf("m2mauth: %s: the handler is nil", call))
@@ -184,6 +186,9 @@ func (g *Guard) Check(r *http.Request, rule Rule) (*Claims, error) {
 }
 
 func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
+	if r == nil {
+		return g.decide(context.Background(), "", internalError(errors.New("Check was given no request")), nil, rule)
+	}
 	token, e := bearerToken(r.Header["Authorization"], g.tokenBytes()) // under the one name that net/http has for it
 	return g.decide(r.Context(), token, e, httpRequest{r}, rule)
 }
@@ -192,9 +197,10 @@ func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
 // a method Pattern() string too, that names the route in the log.
 type Request interface {
 	// Header returns all values of a header field, whose name may be written
-	// in any letter case.
+	// in any letter case. If it panics the request is refused with ErrInternal.
 	Header(name string) []string
-	// PathValue returns the value of a wildcard of the route's path, or "".
+	// PathValue returns the value of a wildcard of the route's path, or "". It
+	// is "" for every CONNECT request of net/http and the adapters.
 	PathValue(name string) string
 	// RemoteAddr returns the address of the peer, host:port.
 	RemoteAddr() string
@@ -202,19 +208,50 @@ type Request interface {
 
 type httpRequest struct{ r *http.Request }
 
-func (h httpRequest) Header(name string) []string  { return h.r.Header.Values(name) }
-func (h httpRequest) PathValue(name string) string { return h.r.PathValue(name) }
-func (h httpRequest) RemoteAddr() string           { return h.r.RemoteAddr }
-func (h httpRequest) Pattern() string              { return h.r.Pattern }
+func (h httpRequest) Header(name string) []string { return h.r.Header.Values(name) }
+func (h httpRequest) RemoteAddr() string          { return h.r.RemoteAddr }
+func (h httpRequest) Pattern() string             { return h.r.Pattern }
+
+// PathValue knows none of a CONNECT request, whose path net/http does not clean:
+// in /orgs//items/acme its wildcards move, so that the item would be taken for
+// the organization, or it panics.
+func (h httpRequest) PathValue(name string) (value string) {
+	if h.r.Method == http.MethodConnect {
+		return ""
+	}
+	defer orEmpty()
+	return h.r.PathValue(name)
+}
+
+// orEmpty is deferred where a panic of a framework is to be an empty value.
+func orEmpty() { _ = recover() }
+
+// fieldsOf returns the values of a header field. A panic is an error and not a
+// request without the field, which a rule such as Optional would let through.
+func fieldsOf(r Request, name string) (values []string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			values, err = nil, fmt.Errorf("the request's Header panicked with a %T", v) // its text may hold the token
+			if mistake, ok := v.(runtime.Error); ok {
+				err = fmt.Errorf("the request's Header panicked: %w", mistake)
+			}
+		}
+	}()
+	return r.Header(name), nil
+}
 
 // CheckRequest is [Guard.Check] for requests that are not net/http's. The
 // context's end frees the caller where a fetch of keys is waited for. A nil
-// Request is refused with ErrInternal.
+// Request is refused with ErrInternal, and so is one whose Header panics.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (*Claims, error) {
 	if r == nil {
 		return ownClaims(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule))
 	}
-	token, e := bearerToken(r.Header("Authorization"), g.tokenBytes())
+	fields, err := fieldsOf(r, "Authorization")
+	if err != nil {
+		return ownClaims(g.decide(ctx, "", internalError(err), r, rule))
+	}
+	token, e := bearerToken(fields, g.tokenBytes())
 	return ownClaims(g.decide(ctx, token, e, r, rule))
 }
 
@@ -258,7 +295,7 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	case anonymous:
 		return nil, nil
 	case e != nil:
-		return nil, g.refuse(ctx, e)
+		return nil, g.refuse(ctx, e, r, claims)
 	}
 	return claims.claimSet, nil
 }
@@ -279,9 +316,9 @@ func (g *Guard) source(r Request) string {
 }
 
 // refuse completes and logs an error on its way out.
-func (g *Guard) refuse(ctx context.Context, e *Error) error {
+func (g *Guard) refuse(ctx context.Context, e *Error, r Request, c *Claims) error {
 	g.complete(e)
-	g.refusals.write(ctx, e)
+	g.refusals.write(ctx, e, r, c)
 	return e
 }
 
@@ -295,11 +332,12 @@ func (g *Guard) complete(e *Error) {
 
 // WriteError answers a request with an error of [Guard.Check]: header fields
 // first, then Config.ErrorHandler or a small JSON body. An error that is not of
-// this package is logged and answered with 500, and nothing of it is shown.
+// this package is logged and answered with 500, and nothing of it is shown. The
+// status is never below 400, whatever the ErrorHandler does: see there for gRPC.
 func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e, ours := asError(err)
 	if !ours && g.ready() {
-		_ = g.refuse(r.Context(), e)
+		_ = g.refuse(r.Context(), e, httpRequest{r}, nil)
 	}
 	header, body := e.Response()
 	custom := g.ready() && g.errorHandler != nil
@@ -309,12 +347,76 @@ func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	if custom {
-		g.errorHandler(w, r, e)
+		refusal := &refusalWriter{ResponseWriter: w, status: e.Status}
+		refusal.replace = func(status int) { g.refusals.replacedStatus(r.Context(), status, refusal.status) }
+		g.errorHandler(refusal, r, e)
+		refusal.begin()
 		return
 	}
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(body) // the caller is gone: nobody is left to tell
 }
+
+// refusalWriter is what Config.ErrorHandler writes to. net/http makes an answer
+// without a status 200, which a client takes for success: here it is the refusal's.
+type refusalWriter struct {
+	http.ResponseWriter
+	status  int              // of the refusal
+	replace func(status int) // is called with a status below 400, in place of which the refusal's is sent
+	begun   bool
+}
+
+func (w *refusalWriter) WriteHeader(status int) {
+	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
+	if !w.begun && !informational {
+		w.begun = true
+		if status < 400 && !(status == http.StatusOK && hasOwnStatus(w.Header().Get("Content-Type"))) {
+			w.replace(status)
+			status = w.status
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// hasOwnStatus reports whether an answer of the type is of gRPC, gRPC-Web or
+// Connect's streams. They are 200 even for an error, which stands in a trailer or
+// at the end of the body.
+func hasOwnStatus(contentType string) bool {
+	contentType = lowerASCII(contentType)
+	return strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+")
+}
+
+// begin sends the refusal's status where none has been sent.
+func (w *refusalWriter) begin() {
+	if !w.begun {
+		w.WriteHeader(w.status)
+	}
+}
+
+func (w *refusalWriter) Write(p []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(p)
+}
+
+// Flush is there for handlers that look for an http.Flusher.
+func (w *refusalWriter) Flush() { _ = w.FlushError() }
+
+// FlushError is for [http.ResponseController], which would ask the inner writer
+// otherwise: that begins its answer with 200.
+func (w *refusalWriter) FlushError() error {
+	w.begin()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack leaves the answer to whoever takes the connection.
+func (w *refusalWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffer, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.begun = w.begun || err == nil
+	return conn, buffer, err
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *refusalWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Warm fetches the issuer's keys if there are none that are fresh, so that the
 // first request need not wait. It is never needed. Its error, an [*Error] of kind

@@ -36,9 +36,11 @@ type demand interface {
 
 // refusal is why a demand is not met. Those without err are shared.
 type refusal struct {
-	scope bool   // a scope is missing
-	text  string // for the caller
-	err   error  // of a user's function, which says nothing about the token
+	scope  bool        // a scope is missing
+	text   string      // for the caller
+	err    error       // of a user's function, which says nothing about the token
+	denied bool        // by Deny, which gave the text
+	attrs  []slog.Attr // for the log
 }
 
 // with joins two reasons: a failure outweighs a scope, and that all others.
@@ -65,7 +67,9 @@ var (
 
 // AllScopes demands every one of the scopes. It panics if there is none, or if
 // one is empty, is not UTF-8, or has white space or control characters in it,
-// since no token can hold such a scope (RFC 6749 §3.3).
+// since no token can hold such a scope (RFC 6749 §3.3). A comma or a star is a
+// part of the name: a guard logs such scopes at set-up, at Warn, since they are
+// mostly a mistake.
 func AllScopes(scopes ...string) Rule { return scopeRule("AllScopes", scopes, true) }
 
 // AnyScope demands at least one of the scopes. It panics as [AllScopes] does.
@@ -199,7 +203,7 @@ func Organization(of func(Request) string) Rule {
 	if of == nil {
 		panic("m2mauth: Organization: the function is nil")
 	}
-	return Rule{demand: organization{"Organization(func)", of}, organization: true}
+	return Rule{demand: organization{"Organization(func)", func(r Request) (string, error) { return of(r), nil }, foundNone()}, organization: true}
 }
 
 // OrganizationPath is [Organization] where a wildcard of the route's path is the
@@ -212,7 +216,8 @@ func OrganizationPath(wildcard string) Rule {
 		panic(fmt.Sprintf("m2mauth: OrganizationPath(%q): give the wildcard's name alone, such as org for /orgs/{org}", wildcard))
 	}
 	name := "OrganizationPath(" + strconv.Quote(wildcard) + ")"
-	return Rule{demand: organization{name, func(r Request) string { return r.PathValue(wildcard) }}, organization: true}
+	return Rule{demand: organization{name, func(r Request) (string, error) { return r.PathValue(wildcard), nil },
+		foundNone(slog.String("wildcard", wildcard))}, organization: true}
 }
 
 // OrganizationHeader is [Organization] where a header field names it. A field
@@ -224,12 +229,13 @@ func OrganizationHeader(field string) Rule {
 	if span(field, &schemeChars) != len(field) || slices.Contains(bringNoOrganization, http.CanonicalHeaderKey(field)) {
 		panic(fmt.Sprintf("m2mauth: %s: no header field of that name can bring an organization; use one such as X-Organization", name))
 	}
-	return Rule{demand: organization{name, func(r Request) string {
-		if values := r.Header(field); len(values) == 1 {
-			return values[0]
+	return Rule{demand: organization{name, func(r Request) (string, error) {
+		values, err := fieldsOf(r, field)
+		if len(values) != 1 {
+			return "", err
 		}
-		return ""
-	}}, organization: true}
+		return values[0], nil
+	}, foundNone(slog.String("field", field))}, organization: true}
 }
 
 // bringNoOrganization are the fields that proxies and servers keep to themselves
@@ -241,7 +247,16 @@ var bringNoOrganization = []string{
 
 type organization struct {
 	name string
-	of   func(Request) string
+	of   func(Request) (string, error)
+	none *refusal // where of returns ""
+}
+
+// foundNone is otherOrganization for a request that names none, most likely since
+// the rule asks for what the route does not have.
+func foundNone(where ...slog.Attr) *refusal {
+	no := *otherOrganization
+	no.attrs = append(where, slog.String("value", ""))
+	return &no
 }
 
 func (d organization) String() string { return d.name }
@@ -250,7 +265,15 @@ func (d organization) check(_ context.Context, c *Claims, r Request, _ bool) (bo
 	switch {
 	case c.organizationID == "":
 		return false, noOrganization
-	case r == nil || d.of(r) != c.organizationID:
+	case r == nil:
+		return false, otherOrganization
+	}
+	switch id, err := d.of(r); {
+	case err != nil:
+		return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
+	case id == "":
+		return false, d.none
+	case id != c.organizationID:
 		return false, otherOrganization
 	}
 	return true, nil
@@ -285,7 +308,7 @@ func (d custom) check(ctx context.Context, c *Claims, r Request, ask bool) (bool
 	case err == nil:
 		return false, nil
 	case errors.As(err, &no):
-		return false, &refusal{text: no.text}
+		return false, &refusal{text: no.text, denied: true}
 	}
 	return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
 }
@@ -451,7 +474,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	// for all.
 	limited := c.organizationID != "" && !g.allowOrganizations
 	if limited && !rule.organization {
-		return g.limited(c, r, rule)
+		return g.limited(c, rule)
 	}
 	bound, why := rule.demand.check(ctx, c, r, false)
 	if rule.custom && why == nil && (bound || !limited) { // asked for no token that the rest of the rule refuses
@@ -459,35 +482,39 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	}
 	switch {
 	case why == nil && limited && !bound:
-		return g.limited(c, r, rule)
+		return g.limited(c, rule)
 	case why == nil:
 		return nil
 	case why.err != nil:
 		return internalError(why.err, slog.String("rule", rule.String()))
 	case !why.scope:
-		return newError(ErrForbidden, why.text, slog.String("rule", rule.String()), slog.String("organization_id", loggable(c.organizationID)),
-			slog.String("client_id", loggable(c.clientID)), slog.String("pattern", patternOf(r)))
+		e := newError(ErrForbidden, why.text, append([]slog.Attr{slog.String("rule", rule.String()),
+			slog.String("organization_id", loggable(c.organizationID))}, why.attrs...)...)
+		e.denied = why.denied
+		return e
 	}
 	text := why.text
 	if c.scopes.Len() == 0 {
 		text = "the token has no scopes: ask for them in the token request, and give the application a role that has them"
 	}
-	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())), slog.String("pattern", patternOf(r)))
+	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())))
 	e.Scopes = slices.Clone(rule.scopes) // an ErrorHandler may do with it what it likes
 	return e
 }
 
-func (g *Guard) limited(c *Claims, r Request, rule Rule) *Error {
+func (g *Guard) limited(c *Claims, rule Rule) *Error {
 	text := "the token is limited to an organization, and this route is not: request a token without organization_id"
 	if g.claims.organizations { // without one there is no such token
 		text = "the token is an organization token, and this route belongs to no organization: no organization token opens it"
 	}
 	return newError(ErrForbidden, text,
-		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()), slog.String("pattern", patternOf(r)))
+		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
 }
 
-// patternOf returns the route's pattern, where the request knows it.
-func patternOf(r Request) string {
+// patternOf returns the route's pattern, where the request knows it. It is for the
+// log alone, so that no panic in it changes what has been decided.
+func patternOf(r Request) (pattern string) {
+	defer orEmpty()
 	if p, ok := r.(interface{ Pattern() string }); ok {
 		return p.Pattern()
 	}

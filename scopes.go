@@ -42,5 +42,7 @@ func (s Scopes) All() iter.Seq[string] { return slices.Values(s.names) }
 // Len returns the number of scopes.
 func (s Scopes) Len() int { return len(s.names) }
 
-// String returns the scopes in the token's order, parted by single spaces.
+// String returns the scopes in the token's order, with single spaces between
+// them. Do not split it again: where a token has scopes as an array, one of them
+// may hold a space, and [Scopes.All] keeps it whole.
 func (s Scopes) String() string { return strings.Join(s.names, " ") }

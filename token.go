@@ -234,9 +234,7 @@ func (g *Guard) readHeader(encoded string) (h joseHeader, e *Error) {
 	}
 	h.alg = alg
 	if !g.accepts(h) {
-		return h, newError(ErrType, "the token's typ does not make it an access token that this API accepts: an ID token is none; "+
-			"if the issuer marks access tokens otherwise, this API's TokenTypes must name its typ",
-			expected(strings.Join(g.typeNames, " ")), got(h.typ))
+		return h, newError(ErrType, typeHint(h), expected(strings.Join(g.typeNames, " ")), got(h.typ))
 	}
 	return h, nil
 }
@@ -251,6 +249,19 @@ func (g *Guard) accepts(h joseHeader) bool {
 		return g.types[""]
 	}
 	return h.typ != "" && g.types[mediaType(h.typ)]
+}
+
+// typeHint says what to do about a token of another type. JWT is the typ of ID
+// tokens, so that nobody is led to accept it: the README says which issuers give
+// it to access tokens too.
+func typeHint(h joseHeader) string {
+	switch {
+	case !h.hasTyp:
+		return "the token has no typ: send an access token, not an ID token; if the issuer's access tokens have none, this API's TokenTypes must hold the empty string"
+	case h.typ == "" || mediaType(h.typ) == "jwt":
+		return "the token's typ is not that of an access token: send an access token, not an ID token"
+	}
+	return "the token's typ is not one that this API accepts: if the issuer marks access tokens so, this API's TokenTypes must name it"
 }
 
 // mediaType returns a typ in the one form used for comparing: lower case,

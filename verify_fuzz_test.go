@@ -114,7 +114,7 @@ func newForge() *forge {
 	}
 	f.add(usual, m2mauth.Config{})
 	lax := usual
-	lax.Types, lax.ScopeClaims, lax.ScopeArrays, lax.ClientClaims = []string{"at+jwt", "jwt", ""}, []string{"scope", "scp"}, true, []string{"client_id", "azp"}
+	lax.Types, lax.ScopeClaims, lax.ClientClaims = []string{"at+jwt", "jwt", ""}, []string{"scope", "scp"}, []string{"client_id", "azp"}
 	lax.AllowOrganizations, lax.Audiences = true, []string{forgeAudience, "https://other.test"}
 	f.add(lax, m2mauth.Config{
 		TokenTypes: []string{"at+jwt", "application/JWT", ""}, ScopeClaims: lax.ScopeClaims, ClientClaims: lax.ClientClaims,

@@ -109,12 +109,12 @@ func refuse(c *echo.Context, guard *m2mauth.Guard, err error) error {
 		w.header.Del(echo.HeaderContentType) // that of another error handler may differ
 		return refused
 	}
-	c.Response().WriteHeader(cmp.Or(w.status, http.StatusOK))
+	c.Response().WriteHeader(cmp.Or(w.status, refused.err.Status))
 	_, _ = w.body.WriteTo(c.Response()) // the caller is gone: nobody is left to tell
 	return refused
 }
 
-// answer keeps the body that a guard writes.
+// answer keeps the body that a guard writes. What is informational (1xx) is not sent.
 type answer struct {
 	header http.Header // the response's own
 	status int
@@ -122,8 +122,13 @@ type answer struct {
 }
 
 func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(status int)      { a.status = cmp.Or(a.status, status) }
-func (a *answer) Write(p []byte) (int, error) { a.WriteHeader(http.StatusOK); return a.body.Write(p) }
+func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) } // the guard's writer sends a status before it
+
+func (a *answer) WriteHeader(status int) {
+	if status >= http.StatusOK {
+		a.status = cmp.Or(a.status, status)
+	}
+}
 
 // refusal is the error that echo's error handlers get.
 type refusal struct {
@@ -149,10 +154,26 @@ func (r *refusal) As(target any) bool {
 // request is what the guard sees of a request.
 type request struct{ c *echo.Context }
 
-func (r request) Header(name string) []string  { return r.c.Request().Header.Values(name) }
-func (r request) PathValue(name string) string { return r.c.Param(name) }
-func (r request) RemoteAddr() string           { return r.c.Request().RemoteAddr }
-func (r request) Pattern() string              { return r.c.Path() } // for the log
+func (r request) Header(name string) []string { return r.c.Request().Header.Values(name) }
+
+// PathValue knows none of a CONNECT request, as with net/http.
+func (r request) PathValue(name string) (value string) {
+	defer orEmpty()
+	if r.c.Request().Method == http.MethodConnect {
+		return ""
+	}
+	return r.c.Param(name)
+}
+
+func (r request) RemoteAddr() (address string) {
+	defer orEmpty()
+	return r.c.Request().RemoteAddr
+}
+
+func (r request) Pattern() string { return r.c.Path() } // for the log
+
+// orEmpty is deferred where a panic of echo is to be an empty value.
+func orEmpty() { _ = recover() }
 
 // panicAsOurs lets a mistake at set-up, which the guard's method of the same name
 // judges, name the function that was called.

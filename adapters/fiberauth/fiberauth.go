@@ -136,9 +136,22 @@ func (r request) Header(name string) (values []string) {
 	return values
 }
 
-func (r request) PathValue(name string) string { return strings.Clone(r.c.Params(name)) }
-func (r request) RemoteAddr() string           { return r.c.RequestCtx().RemoteAddr().String() } // c.IP may be what a header says
-func (r request) Pattern() string              { return r.c.FullPath() }                         // the route's own string, for the log
+// PathValue knows none of a CONNECT request, as with net/http.
+func (r request) PathValue(name string) (value string) {
+	defer orEmpty()
+	if r.c.Method() == fiber.MethodConnect {
+		return ""
+	}
+	return strings.Clone(r.c.Params(name))
+}
+
+// RemoteAddr is not c.IP, which may be what a header says.
+func (r request) RemoteAddr() (address string) {
+	defer orEmpty()
+	return r.c.RequestCtx().RemoteAddr().String()
+}
+
+func (r request) Pattern() string { return r.c.FullPath() } // the route's own string, for the log
 
 // refuse answers a request. It is the one place with an http.Request, for
 // Config.ErrorHandler; requests that are let through have none.
@@ -151,7 +164,6 @@ func refuse(c fiber.Ctx, guard *m2mauth.Guard, err error) {
 	w.before.Del(fiber.HeaderContentType) // a default, which nobody has set
 	w.header = w.before.Clone()
 	guard.WriteError(w, httpRequest(c), err)
-	w.WriteHeader(http.StatusOK) // if nothing was written
 }
 
 // answer is the response as Config.ErrorHandler sees it.
@@ -185,8 +197,8 @@ func (a *answer) WriteHeader(status int) {
 	}
 }
 
+// Write comes after a status: the guard's writer sees to that.
 func (a *answer) Write(p []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
 	a.response.AppendBody(p)
 	return len(p), nil
 }
@@ -215,6 +227,9 @@ func httpRequest(c fiber.Ctx) *http.Request {
 	}
 	return r.WithContext(c.Context())
 }
+
+// orEmpty is deferred where a panic of fiber is to be an empty value.
+func orEmpty() { _ = recover() }
 
 // panicAsOurs lets a mistake at set-up, which the guard's method of the same name
 // judges, name the function that was called.

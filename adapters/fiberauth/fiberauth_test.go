@@ -272,17 +272,34 @@ func TestConfigErrorHandlerHasTheRequestAndTheWholeHeaderOfTheAnswer(t *testing.
 
 type contextKey struct{}
 
-func TestAConfigErrorHandlerThatWritesNothingAnswers200AsWithNetHTTP(t *testing.T) {
+func TestWhateverAConfigErrorHandlerDoesARefusalIsNoSuccess(t *testing.T) {
 	t.Parallel()
-	guard := newGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) {
-		c.ErrorHandler = func(http.ResponseWriter, *http.Request, *m2mauth.Error) {}
-	})
-	app := fiber.New()
-	app.Get("/products", fiberauth.Authenticate(guard), unreachable(t))
-	got := send(t, app, "GET", "/products", "")
-	assert.Equal(t, http.StatusOK, got.status)
-	assert.Empty(t, got.body)
-	assert.NotEmpty(t, got.header["Www-Authenticate"])
+	for _, test := range []struct {
+		name    string
+		handler func(http.ResponseWriter)
+		status  int
+		body    string
+	}{
+		{"nothing", func(http.ResponseWriter) {}, 401, ""},
+		{"a body", func(w http.ResponseWriter) { _, _ = io.WriteString(w, "no") }, 401, "no"},
+		{"200 and a body", func(w http.ResponseWriter) { w.WriteHeader(200); _, _ = io.WriteString(w, "no") }, 401, "no"},
+		{"a hint and a body", func(w http.ResponseWriter) { w.WriteHeader(103); _, _ = io.WriteString(w, "no") }, 401, "no"},
+		{"a status", func(w http.ResponseWriter) { w.WriteHeader(404) }, 404, ""},
+		{"a flush and a body", func(w http.ResponseWriter) { w.(http.Flusher).Flush(); _, _ = io.WriteString(w, "no") }, 401, "no"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			guard := newGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) {
+				c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ *m2mauth.Error) { test.handler(w) }
+			})
+			app := fiber.New()
+			app.Get("/products", fiberauth.Authenticate(guard), unreachable(t))
+			got := send(t, app, "GET", "/products", "")
+			assert.Equal(t, test.status, got.status)
+			assert.Equal(t, test.body, got.body)
+			assert.NotEmpty(t, got.header["Www-Authenticate"])
+		})
+	}
 }
 
 func TestClaimsAreInTheRequestsContextAndNotInFibers(t *testing.T) {

@@ -88,10 +88,26 @@ func handler(guard *m2mauth.Guard, rule m2mauth.Rule) gin.HandlerFunc {
 // request is what the guard sees of a request.
 type request struct{ c *gin.Context }
 
-func (r request) Header(name string) []string  { return r.c.Request.Header.Values(name) }
-func (r request) PathValue(name string) string { return r.c.Param(name) }
-func (r request) RemoteAddr() string           { return r.c.Request.RemoteAddr }
-func (r request) Pattern() string              { return r.c.FullPath() } // for the log
+func (r request) Header(name string) []string { return r.c.Request.Header.Values(name) }
+
+// PathValue knows none of a CONNECT request, as with net/http.
+func (r request) PathValue(name string) (value string) {
+	defer orEmpty()
+	if r.c.Request.Method == http.MethodConnect {
+		return ""
+	}
+	return r.c.Param(name)
+}
+
+func (r request) RemoteAddr() (address string) {
+	defer orEmpty()
+	return r.c.Request.RemoteAddr
+}
+
+func (r request) Pattern() string { return r.c.FullPath() } // for the log
+
+// orEmpty is deferred where a panic of gin is to be an empty value.
+func orEmpty() { _ = recover() }
 
 // panicAsOurs lets a mistake at set-up, which the guard's method of the same name
 // judges, name the function that was called.

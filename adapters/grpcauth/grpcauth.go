@@ -252,7 +252,9 @@ func (r *request) PathValue(name string) string {
 	return r.values(r.method, r.message, name)
 }
 
-func (r *request) RemoteAddr() string {
+// RemoteAddr is empty where the address of a transport of the user's panics.
+func (r *request) RemoteAddr() (address string) {
+	defer func() { _ = recover() }()
 	if p, ok := peer.FromContext(r.ctx); ok && p.Addr != nil {
 		return p.Addr.String()
 	}

@@ -390,7 +390,6 @@ type Rules struct {
 	Types        []string // in lower case, without application/; "" = no typ
 	Algorithms   []string
 	ScopeClaims  []string
-	ScopeArrays  bool
 	ClientClaims []string
 	Leeway       time.Duration
 	MaxLifetime  time.Duration // 0 = none
@@ -603,8 +602,8 @@ func (r *Rules) scopes(c *Claims, p map[string]json.RawMessage) error {
 			continue
 		}
 		list, ok := Strings(v)
-		if !ok || (v[0] == '[' && !r.ScopeArrays) {
-			return fmt.Errorf("%s is not a string", name)
+		if !ok {
+			return fmt.Errorf("%s is neither a string nor an array of strings", name)
 		}
 		if v[0] == '"' {
 			list = slices.DeleteFunc(strings.Split(list[0], " "), func(s string) bool { return s == "" })
