@@ -88,9 +88,11 @@ func TestKeysThatAreOldByEitherClock(t *testing.T) {
 			assert.False(t, serves(k.ttl+k.staleFor))
 
 			// And no pause is longer by one of them.
+			k.mu.Lock()
 			k.flight, k.nextTry = nil, now.Add(time.Second)
-			assert.Nil(t, k.fetchLocked(clocks(now, time.Second-1)))
-			f := k.fetchLocked(clocks(now, time.Second))
+			early, f := k.fetchLocked(clocks(now, time.Second-1)), k.fetchLocked(clocks(now, time.Second))
+			k.mu.Unlock()
+			assert.Nil(t, early)
 			require.NotNil(t, f)
 			<-f.done
 		})

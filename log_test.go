@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,11 +55,14 @@ func (b *logBook) Handle(ctx context.Context, r slog.Record) error {
 	return nil
 }
 
-// take returns the entries since it was last called.
+// take returns the entries since it was last called, without those that say that
+// all is well with the keys: they come when a fetch has ended, and not a request.
 func (b *logBook) take() []logEntry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	entries := b.entries
+	entries := slices.DeleteFunc(b.entries, func(e logEntry) bool {
+		return e.attrs["keys_from"] != nil && e.level <= slog.LevelInfo && e.attrs["kind"] == nil
+	})
 	b.entries = nil
 	return entries
 }
