@@ -32,6 +32,10 @@ import (
 // servers are the examples that have the routes of examples/shop.
 var servers = []string{"shop", "chi", "gin", "echo", "echo4", "fiber"}
 
+// patience ends the wait for what does not come. A pause of the guard takes up to
+// 30 s of it, and a busy machine some more.
+const patience = 3 * time.Minute
+
 const (
 	read  = "read:products"
 	write = "write:products"
@@ -141,7 +145,7 @@ func (s server) expect(t *testing.T, status int, method, path, token string) ans
 // then accepts no other than meanwhile.
 func (s server) eventually(t *testing.T, want, meanwhile int, token string) answer {
 	t.Helper()
-	for deadline := time.Now().Add(45 * time.Second); ; time.Sleep(250 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(250 * time.Millisecond) {
 		a := s.call(t, "GET", "/products", token)
 		if a.status == want {
 			return a

@@ -78,7 +78,7 @@ func TestGRPC(t *testing.T) {
 // until waits for what a program does, for as long as the program runs.
 func until(t *testing.T, p *process.Process, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(45 * time.Second); !done(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(50 * time.Millisecond) {
 		require.True(t, p.Running(), "it has ended: %s", p.Output())
 		require.True(t, time.Now().Before(deadline), "it waits for too long: %s", p.Output())
 	}

@@ -22,7 +22,10 @@
 //
 // [Issuer.Intercept] makes the issuer fail in any way, and [Issuer.Fetches]
 // tells how often it was asked. All of it works inside a bubble of
-// [testing/synctest], where a test can let hours pass in no time.
+// [testing/synctest], where a test can let hours pass in no time. With
+// GODEBUG=fips140=on or only, one goroutine runs as long as the process does: it makes
+// keys and signatures, since Go's random generator of that mode cannot be seeded
+// inside a bubble.
 //
 // The package signs with the standard library alone, so it shares no code with
 // what it tests. What it answers is modelled on recordings of a Logto 1.42

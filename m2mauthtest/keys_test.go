@@ -88,7 +88,8 @@ func verifies(t *testing.T, jwk map[string]string, alg, input string, signature 
 		require.Len(t, decode(t, jwk["x"]), size)
 		require.Len(t, decode(t, jwk["y"]), size)
 		require.Len(t, signature, 2*size)
-		pub := &ecdsa.PublicKey{Curve: curve, X: number("x"), Y: number("y")}
+		pub, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, decode(t, jwk["x"]), decode(t, jwk["y"])))
+		require.NoError(t, err)
 		r, s := new(big.Int).SetBytes(signature[:size]), new(big.Int).SetBytes(signature[size:])
 		return ecdsa.Verify(pub, digest, r, s)
 	case "RSA":

@@ -114,7 +114,7 @@ var rows = []row{
 	{"another API's token", "GET", "/open/read", bearer(Token{Audience: "https://billing.api"}), 401, "invalid_token", ""},
 	{"a token bound to its sender's key", "GET", "/open/read", claiming("cnf", map[string]string{"jkt": "x"}), 401, "invalid_token", ""},
 	{"an expired token", "GET", "/open/read", bearer(Token{Lifetime: -time.Hour}), 401, "invalid_token", ""},
-	{"a token that is not valid yet", "GET", "/open/read", claiming("nbf", 32472144000), 401, "invalid_token", ""},
+	{"a token that is not valid yet", "GET", "/open/read", claiming("nbf", int64(32472144000)), 401, "invalid_token", ""},
 	{"a key that nobody knows", "GET", "/open/read", bearer(Token{Header: map[string]any{"kid": "unknown"}}), 401, "invalid_token", ""},
 	{"a wrong signature", "GET", "/open/read", func(i *Issuer) []string {
 		return []string{"Bearer " + NewIssuer().Sign(Token{Audience: suiteAudience, Header: map[string]any{"kid": i.KeyIDs()[0]}})}

@@ -1,7 +1,6 @@
 package m2mauthtest
 
 import (
-	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,8 +83,8 @@ func (i *Issuer) AddApp(name string, roles ...string) App {
 	a := &app{
 		App: App{
 			Name:   name,
-			ID:     strings.ToLower(rand.Text())[:21],
-			Secret: rand.Text(),
+			ID:     strings.ToLower(randomText())[:21],
+			Secret: randomText(),
 		},
 		roles: slices.Clone(roles),
 	}

@@ -128,7 +128,7 @@ func ExampleRequire() {
 
 	r := httptest.NewRequest("GET", "/products", nil)
 	r.Header.Set("Authorization", "Bearer "+issuer.Token("https://shopping.api", "read:products"))
-	response, err := app.Test(r)
+	response, err := app.Test(r, fiber.TestConfig{}) // for as long as it takes: the default is a second
 	if err != nil {
 		panic(err)
 	}

@@ -31,7 +31,7 @@ const (
 	example  = "../../examples/gateway"
 
 	// Long, and waited for only by what fails.
-	timeout      = 30 * time.Second
+	timeout      = 2 * time.Minute
 	buildTimeout = 5 * time.Minute
 )
 

@@ -56,7 +56,7 @@ type moment struct {
 // showsWithin is how long after its publication a key may be unknown to the shop,
 // if the issuer is well: the backoff after a fault, which is longer than any pause, a fetch, and
 // time for a busy machine.
-const showsWithin = 30*time.Second + 5*time.Second + 10*time.Second
+const showsWithin = 30*time.Second + 5*time.Second + 30*time.Second
 
 // judge knows what is right.
 type judge struct {

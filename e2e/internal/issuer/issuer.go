@@ -40,7 +40,7 @@ const (
 func Secret(app string) string { return "secret-of-" + app }
 
 // installTimeout bounds npm ci.
-const installTimeout = 2 * time.Minute
+const installTimeout = 10 * time.Minute
 
 //go:embed server.mjs package.json package-lock.json
 var files embed.FS

@@ -20,7 +20,7 @@ import (
 )
 
 // startTimeout bounds how long a program may take until it answers.
-const startTimeout = time.Minute
+const startTimeout = 3 * time.Minute
 
 // stopTimeout is what a program has between SIGTERM and SIGKILL.
 const stopTimeout = 15 * time.Second
@@ -179,7 +179,7 @@ func (p *Process) ExitCode() int {
 // Ready waits until the program answers a GET request for url with 200.
 func (p *Process) Ready(t testing.TB, url string) {
 	t.Helper()
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: 20 * time.Second}
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		require.True(t, p.Running(), "%s has ended", p.name)
 		response, err := client.Get(url)

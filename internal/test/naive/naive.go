@@ -264,9 +264,12 @@ func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 		if err1 != nil || err2 != nil || len(x) != size || len(y) != size {
 			return nil, errors.New("coordinates")
 		}
-		public := &ecdsa.PublicKey{Curve: curve, X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
-		if !onCurve(public) {
+		if !onCurve(curve, new(big.Int).SetBytes(x), new(big.Int).SetBytes(y)) {
 			return nil, errors.New("off the curve")
+		}
+		public, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y)) // SEC 1 §2.3.4
+		if err != nil {
+			return nil, err
 		}
 		k.Public, algs = public, []string{alg}
 	case "RSA":
@@ -331,15 +334,15 @@ func curveOf(crv string) (elliptic.Curve, string) {
 }
 
 // onCurve checks y² = x³ - 3x + b.
-func onCurve(k *ecdsa.PublicKey) bool {
-	p := k.Params()
-	if k.X.Cmp(p.P) >= 0 || k.Y.Cmp(p.P) >= 0 {
+func onCurve(curve elliptic.Curve, x, y *big.Int) bool {
+	p := curve.Params()
+	if x.Cmp(p.P) >= 0 || y.Cmp(p.P) >= 0 {
 		return false
 	}
-	right := new(big.Int).Exp(k.X, big.NewInt(3), p.P)
-	right.Sub(right, new(big.Int).Mul(big.NewInt(3), k.X))
+	right := new(big.Int).Exp(x, big.NewInt(3), p.P)
+	right.Sub(right, new(big.Int).Mul(big.NewInt(3), x))
 	right.Add(right, p.B)
-	return new(big.Int).Exp(k.Y, big.NewInt(2), p.P).Cmp(right.Mod(right, p.P)) == 0
+	return new(big.Int).Exp(y, big.NewInt(2), p.P).Cmp(right.Mod(right, p.P)) == 0
 }
 
 var hashes = map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}
