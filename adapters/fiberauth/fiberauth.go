@@ -46,11 +46,14 @@
 //   - A cache in front of the guard answers without asking it, also when the token
 //     has expired. Put fiber's cache middleware behind the guard.
 //   - Of Host, Content-Type and User-Agent only the last field is seen.
+//   - fasthttp puts the trailers of a chunked body among the header fields. The guard
+//     and rules do not see them, nor, in such a request, fields that a middleware added.
 package fiberauth
 
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -128,12 +131,50 @@ type request struct{ c fiber.Ctx }
 // before the colon pass as part of the name, so that a second field could hide.
 func (r request) Header(name string) (values []string) {
 	wanted := []byte(name)
-	for key, value := range r.c.Request().Header.All() {
+	for key, value := range received(&r.c.Request().Header) {
 		if bytes.EqualFold(bytes.TrimSpace(key), wanted) {
 			values = append(values, string(value))
 		}
 	}
 	return values
+}
+
+// received returns the header fields without the trailers of a chunked body, which
+// fasthttp puts after them, announced or not: a trailer comes after all that a proxy
+// has checked (RFC 9110 §6.5.1). Of each name there are as many fields as the header
+// section has; in a chunked request, one that a middleware added is none.
+func received(h *fasthttp.RequestHeader) iter.Seq2[[]byte, []byte] {
+	chunked := false // fasthttp has forgotten it when the body has been read
+	for name := range rawNames(h) {
+		chunked = chunked || bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding))
+	}
+	if !chunked {
+		return h.All()
+	}
+	left := make(map[string]int)
+	for name := range rawNames(h) {
+		left[strings.ToLower(string(name))]++
+	}
+	return func(yield func(key, value []byte) bool) {
+		for key, value := range h.All() {
+			name := strings.ToLower(string(bytes.TrimSpace(key)))
+			if left[name]--; left[name] >= 0 && !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+// rawNames are the names of the fields in the header section as it came.
+func rawNames(h *fasthttp.RequestHeader) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for line := range bytes.Lines(h.RawHeaders()) {
+			name, _, ok := bytes.Cut(line, []byte{':'})
+			if ok && line[0] != ' ' && line[0] != '\t' && !yield(bytes.TrimSpace(name)) {
+				return
+			}
+		}
+	}
 }
 
 // PathValue knows none of a CONNECT request, as with net/http.
@@ -217,8 +258,8 @@ func httpRequest(c fiber.Ctx) *http.Request {
 		TLS:        c.RequestCtx().TLSConnectionState(),
 	}
 	r.ProtoMajor, r.ProtoMinor, _ = http.ParseHTTPVersion(r.Proto)
-	for name, value := range in.Header.All() {
-		r.Header.Add(string(name), string(value))
+	for name, value := range received(&in.Header) {
+		r.Header.Add(string(bytes.TrimSpace(name)), string(value))
 	}
 	r.Header.Del(fiber.HeaderHost) // as with net/http
 	var err error

@@ -1,0 +1,45 @@
+package fiberauth
+
+import (
+	"testing"
+
+	"github.com/gofiber/fiber/v3"
+	"github.com/stretchr/testify/assert"
+)
+
+// A trailer comes after all that a proxy has looked at, so it is no header field:
+// not for OrganizationHeader and the queue, nor for Config.ErrorHandler.
+func TestTrailersAreNoFields(t *testing.T) {
+	t.Parallel()
+	const chunked = "POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n"
+	for _, test := range []struct {
+		name, message string
+		want          []string
+	}{
+		{"not announced", chunked + "\r\n0\r\nX-Organization: acme\r\n\r\n", nil},
+		{"announced", chunked + "Trailer: X-Organization\r\n\r\n0\r\nX-Organization: acme\r\n\r\n", nil},
+		{"after a body", chunked + "\r\n3\r\nabc\r\n0\r\nX-Organization: acme\r\n\r\n", nil},
+		{"in another letter case", chunked + "\r\n0\r\nx-ORGANIZATION: acme\r\n\r\n", nil},
+		{"beside a field", chunked + "X-Organization: globex\r\n\r\n0\r\nX-Organization: acme\r\n\r\n", []string{"globex"}},
+		{"beside a field with a blank before its colon", chunked + "X-Organization : globex\r\n\r\n0\r\nX-Organization: acme\r\n\r\n", []string{"globex"}},
+		{"beside two fields", chunked + "X-Organization: a\r\nx-organization: b\r\n\r\n0\r\nX-Organization: acme\r\n\r\n", []string{"a", "b"}},
+		{"no trailer", chunked + "X-Organization: acme\r\n\r\n0\r\n\r\n", []string{"acme"}},
+		{"no chunks", "GET / HTTP/1.1\r\nHost: api.test\r\nX-Organization: acme\r\n\r\n", []string{"acme"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			for _, config := range []fiber.Config{{}, {StreamRequestBody: true}} {
+				app, reached := fiber.New(config), false
+				app.All("/", func(c fiber.Ctx) error {
+					reached = true
+					_ = c.Body()                                                            // with StreamRequestBody it is read now
+					assert.ElementsMatch(t, test.want, request{c}.Header("X-Organization")) // fasthttp exchanges them
+					assert.ElementsMatch(t, test.want, httpRequest(c).Header.Values("X-Organization"))
+					return nil
+				})
+				Exchange(t, app, test.message)
+				assert.True(t, reached)
+			}
+		})
+	}
+}
