@@ -111,8 +111,10 @@ func spelledRight(t *testing.T, k *naive.Key) jwk {
 	case *rsa.PublicKey:
 		return written.with(jwk{"kty": "RSA", "n": b64(public.N.Bytes()), "e": b64(big.NewInt(int64(public.E)).Bytes())})
 	case *ecdsa.PublicKey:
-		size := (public.Params().BitSize + 7) / 8
-		return written.with(jwk{"kty": "EC", "crv": public.Params().Name, "x": b64(public.X.FillBytes(make([]byte, size))), "y": b64(public.Y.FillBytes(make([]byte, size)))})
+		point, err := public.Bytes() // 4, x, y
+		require.NoError(t, err)
+		size := (len(point) - 1) / 2
+		return written.with(jwk{"kty": "EC", "crv": public.Params().Name, "x": b64(point[1 : 1+size]), "y": b64(point[1+size:])})
 	case ed25519.PublicKey:
 		return written.with(jwk{"kty": "OKP", "crv": "Ed25519", "x": b64(public)})
 	}
