@@ -22,7 +22,7 @@ import (
 
 const app = "w6z5pxrjv1vl8vk2vy9qk"
 
-var identityFields = []string{"X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Scopes"}
+var identityFields = []string{"X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Scopes", "X-Auth-Decision"}
 
 // claimed returns what a request tells the API of its caller.
 func claimed(r seen) (values []string) {
@@ -39,8 +39,8 @@ func TestNginx(t *testing.T) {
 		return "Authorization: Bearer " + s.issuer.Sign(token)
 	}
 	reader := sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:products", "read:orders"}})
-	isReader := []string{app, app, app, "read:products read:orders"}
-	nobody := []string{"", "", "", ""}
+	isReader := []string{app, app, app, "read:products read:orders", "allowed"}
+	nobody := []string{"", "", "", "", "public"}
 
 	t.Run("requests that are let through reach the API as they were sent", func(t *testing.T) {
 		for _, test := range []struct {
@@ -56,11 +56,11 @@ func TestNginx(t *testing.T) {
 			{"HEAD", "/products", []string{reader}, isReader},
 			{"GET", "/products?q=a%2fb&r=..//", []string{reader}, isReader},
 			{"GET", "/products/a%40b", []string{reader}, isReader},
-			{"GET", "/files/caf%c3%a9%20x", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files"}},
-			{"GET", "/files/a/b.txt", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files"}},
-			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "user"}})}, []string{"user", app, "", ""}},
+			{"GET", "/files/caf%c3%a9%20x", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files", "allowed"}},
+			{"GET", "/files/a/b.txt", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files", "allowed"}},
+			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "user"}})}, []string{"user", app, "", "", "allowed"}},
 			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "a\r\nX-Auth-Scopes: all $auth_app"}})},
-				[]string{"a%0D%0AX-Auth-Scopes:%20all%20$auth_app", app, "", ""}},
+				[]string{"a%0D%0AX-Auth-Scopes:%20all%20$auth_app", app, "", "", "allowed"}},
 		} {
 			name := test.method + " " + test.target
 			resp, body := s.send(t, test.method, test.target, test.fields...)
@@ -97,7 +97,7 @@ func TestNginx(t *testing.T) {
 
 	t.Run("identity fields of the caller do not reach the API", func(t *testing.T) {
 		for _, forged := range []string{
-			"X-Auth-Subject: root", "x-auth-subject: root", "X-AUTH-SCOPES: all", "X-Auth-Client: root", "X-Auth-App: root", "X-Auth-Scopes: all",
+			"X-Auth-Subject: root", "x-auth-subject: root", "X-AUTH-SCOPES: all", "X-Auth-Client: root", "X-Auth-App: root", "X-Auth-Scopes: all", "X-Auth-Decision: root", "X_Auth_Decision: root",
 			"X_Auth_Subject: root", "X-Auth_Subject: root", "x_auth-scopes: all", "X.Auth.Subject: root",
 			"X-Auth-Subject: root\r\nX-Auth-Subject: root", "X-Auth-Subject:\r\nX_Auth_Subject: root",
 			"Connection: X-Auth-Subject", "Connection: close, X-Auth-App, X-Auth-Scopes",

@@ -118,14 +118,19 @@ func startNginx(t testing.TB, config, addr string) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(main), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "gateway.conf"), []byte(config), 0o644))
 
-	nginx := process.Start(t, exec.Command(path, "-p", dir, "-c", "nginx.conf", "-e", "stderr"))
+	listening(t, process.Start(t, exec.Command(path, "-p", dir, "-c", "nginx.conf", "-e", "stderr")), addr)
+}
+
+// listening waits until a proxy accepts connections.
+func listening(t testing.TB, proxy *process.Process, addr string) {
+	t.Helper()
 	for deadline := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			conn.Close()
 			return
 		}
-		require.True(t, nginx.Running() && time.Now().Before(deadline), "nginx does not listen on %s", addr)
+		require.True(t, proxy.Running() && time.Now().Before(deadline), "the proxy does not listen on %s: %s", addr, proxy.Output())
 	}
 }
 
@@ -158,12 +163,12 @@ func (rec *recorder) take() []seen {
 	return list
 }
 
-// stack is everything: nginx, what it asks, and the API behind it.
+// stack is everything: nginx or Caddy, what it asks, and the API behind it.
 type stack struct {
 	issuer *m2mauthtest.Issuer
-	addr   string // of nginx
+	addr   string // of the proxy
 	api    *recorder
-	asked  *recorder // what nginx asked the gateway
+	asked  *recorder // what the proxy asked the gateway
 }
 
 // apiServer starts an API that answers everything with 200, or with the status
@@ -189,6 +194,12 @@ func apiServer(t testing.TB) (*recorder, string) {
 func newStack(t *testing.T) *stack {
 	t.Helper()
 	nginxPath(t) // before anything is built
+	return newStackOf(t, (*stack).behind)
+}
+
+// newStackOf starts all of it, with another proxy for nginx.
+func newStackOf(t *testing.T, behind func(s *stack, t *testing.T, gateway string)) *stack {
+	t.Helper()
 	issuer, err := m2mauthtest.ListenIssuer("127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(issuer.Close)
@@ -201,7 +212,7 @@ func newStack(t *testing.T) *stack {
 	}})
 	t.Cleanup(between.Close)
 
-	s.behind(t, between.Listener.Addr().String())
+	behind(s, t, between.Listener.Addr().String())
 	return s
 }
 

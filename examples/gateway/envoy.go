@@ -41,21 +41,9 @@ func (s envoyServer) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3
 		Status: &status.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
 			Headers:         options(identity),
-			HeadersToRemove: absent(identity),
+			HeadersToRemove: []string{"authorization"}, // done with; identity fields are overwritten
 		}},
 	}, nil
-}
-
-// absent names the fields that Envoy must take away: the token, which is done
-// with, and what the gateway does not say itself.
-func absent(identity http.Header) []string {
-	names := []string{"authorization"}
-	for _, name := range identityFields {
-		if identity.Get(name) == "" {
-			names = append(names, strings.ToLower(name))
-		}
-	}
-	return names
 }
 
 func denied(no *refusal) *authv3.CheckResponse {
@@ -90,8 +78,9 @@ func options(header http.Header) []*corev3.HeaderValueOption {
 	var list []*corev3.HeaderValueOption
 	for name, values := range header {
 		list = append(list, &corev3.HeaderValueOption{
-			Header:       &corev3.HeaderValue{Key: strings.ToLower(name), Value: values[0]},
-			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			Header:         &corev3.HeaderValue{Key: strings.ToLower(name), Value: values[0]},
+			AppendAction:   corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			KeepEmptyValue: true,
 		})
 	}
 	slices.SortFunc(list, func(a, b *corev3.HeaderValueOption) int { return strings.Compare(a.Header.Key, b.Header.Key) })

@@ -34,15 +34,14 @@ type refusal struct {
 	body   []byte
 }
 
-// decide returns either the fields that tell the API who calls, which are none
-// for a public row, or a refusal.
+// decide returns either the fields that tell the API who calls, or a refusal.
 func (g *gateway) decide(ctx context.Context, q question) (identity http.Header, no *refusal) {
 	r, err := g.rowFor(q)
 	if err != nil {
 		return nil, refused(ctx, err)
 	}
 	if r.public {
-		return http.Header{}, nil
+		return identityHeader("", "", "", "", decisionPublic), nil
 	}
 	claims, err := g.guard.CheckRequest(ctx, asked{q, r}, r.rule)
 	if err != nil {
@@ -87,8 +86,25 @@ func (a asked) PathValue(string) string     { return "" } // no rule of the tabl
 func (a asked) RemoteAddr() string          { return a.client }
 func (a asked) Pattern() string             { return a.row.String() }
 
-// identityFields tell the API who calls. Whoever else writes them is a forger.
-var identityFields = []string{"X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Scopes"}
+// identityFields tell the API who calls and what was decided. Whoever else writes
+// them is a forger.
+var identityFields = []string{"X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Scopes", "X-Auth-Decision"}
+
+// Values of X-Auth-Decision.
+const (
+	decisionAllowed = "allowed" // the token satisfies the row
+	decisionPublic  = "public"  // the row is public; no token was looked at
+)
+
+// identityHeader sets every identity field, also to an empty value: where the answer
+// lacks a field, some proxies leave the caller's, and others write a placeholder.
+func identityHeader(subject, client, app, scopes, decision string) http.Header {
+	header := make(http.Header, len(identityFields))
+	for i, value := range []string{subject, client, app, scopes, decision} {
+		header.Set(identityFields[i], value)
+	}
+	return header
+}
 
 // overrides are fields for which some frameworks act on another method or path
 // than those of the request, which then are not what was decided about. Script-Name
@@ -143,25 +159,18 @@ const maxIdentityBytes = 8 << 10
 
 var errIdentity = errors.New("the token's subject, client and scopes are too long to be handed on")
 
-// identify returns the fields for a token's claims. A value that is empty is left
-// out, such as X-Auth-App for a user's token.
+// identify returns the fields for a token's claims. What the token does not say is
+// empty, such as X-Auth-App for a user's token.
 func identify(c *m2mauth.Claims) (http.Header, error) {
-	var scopes []string
+	var list []string
 	for s := range c.Scopes().All() {
-		scopes = append(scopes, fieldValue(s))
+		list = append(list, fieldValue(s))
 	}
-	values := []string{fieldValue(c.Subject()), fieldValue(c.ClientID()), fieldValue(c.AppID()), strings.Join(scopes, " ")}
-	header, size := make(http.Header, len(values)), 0
-	for i, value := range values {
-		if value != "" {
-			header.Set(identityFields[i], value)
-			size += len(value)
-		}
-	}
-	if size > maxIdentityBytes {
+	subject, client, app, scopes := fieldValue(c.Subject()), fieldValue(c.ClientID()), fieldValue(c.AppID()), strings.Join(list, " ")
+	if len(subject)+len(client)+len(app)+len(scopes) > maxIdentityBytes {
 		return nil, errIdentity
 	}
-	return header, nil
+	return identityHeader(subject, client, app, scopes, decisionAllowed), nil
 }
 
 // fieldValue returns a claim as the value of a field. Claims hold any character,

@@ -11,8 +11,9 @@
 //	GET /healthz       200, for probes of the gateway itself
 //
 // An answer of 2xx lets the request through, with the caller in the fields
-// X-Auth-Subject, X-Auth-Client, X-Auth-App and X-Auth-Scopes. README.md beside
-// this file says what each proxy must be told, and what the gateway refuses.
+// X-Auth-Subject, X-Auth-Client, X-Auth-App, X-Auth-Scopes and X-Auth-Decision.
+// README.md beside this file says what each proxy must be told, and what the
+// gateway refuses.
 //
 // Environment:
 //
