@@ -52,6 +52,7 @@ func run(ctx context.Context, getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
+	shopapi.WarmUp(ctx, guard)
 	return shopapi.Serve(ctx, listener, routes(guard))
 }
 

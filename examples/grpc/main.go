@@ -72,6 +72,7 @@ func run(ctx context.Context, getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
+	shopapi.WarmUp(ctx, guard)
 	return serve(ctx, listener, server)
 }
 

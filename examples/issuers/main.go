@@ -64,6 +64,7 @@ func serve(ctx context.Context, getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
+	shopapi.WarmUp(ctx, guard)
 	mux := routes(guard)
 	if strings.HasPrefix(getenv("AUDIENCE"), "https://") {
 		mux.Handle(guard.Metadata("read:products"))

@@ -30,7 +30,7 @@ func demo(ctx context.Context, out io.Writer) error {
 	shop, partner := register(issuer)
 
 	// The table says why requests are refused; the log need not.
-	handler, err := newAPI(m2mauth.Config{Issuer: issuer.URL(), Audience: resource, Logger: slog.New(slog.DiscardHandler)})
+	api, organizations, err := newGuards(m2mauth.Config{Issuer: issuer.URL(), Audience: resource, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func demo(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: routes(api, organizations), ReadHeaderTimeout: 5 * time.Second}
 	go server.Serve(listener) // until Close
 	defer server.Close()
 

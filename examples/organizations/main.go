@@ -56,7 +56,7 @@ func main() {
 }
 
 func run(ctx context.Context, getenv func(string) string) error {
-	handler, err := newAPI(m2mauth.Config{
+	api, organizations, err := newGuards(m2mauth.Config{
 		Issuer:         getenv("ISSUER"),
 		Audience:       getenv("AUDIENCE"),
 		JWKSURL:        getenv("JWKS_URL"),
@@ -69,23 +69,22 @@ func run(ctx context.Context, getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
-	return shopapi.Serve(ctx, listener, handler)
+	shopapi.WarmUp(ctx, api, organizations)
+	return shopapi.Serve(ctx, listener, routes(api, organizations))
 }
 
-// newAPI makes two guards. A token is for this API, or for an organization as
+// newGuards makes two guards. A token is for this API, or for an organization as
 // such, and neither kind may pass for the other: their scopes mean different
 // things.
-func newAPI(config m2mauth.Config) (http.Handler, error) {
-	api, err := m2mauth.New(config)
-	if err != nil {
-		return nil, err
+func newGuards(config m2mauth.Config) (api, organizations *m2mauth.Guard, err error) {
+	if api, err = m2mauth.New(config); err != nil {
+		return nil, nil, err
 	}
 	config.Audience = "urn:logto:organization:" // what the audience of each organization begins with
-	organizations, err := m2mauth.New(config)
-	if err != nil {
-		return nil, err
+	if organizations, err = m2mauth.New(config); err != nil {
+		return nil, nil, err
 	}
-	return routes(api, organizations), nil
+	return api, organizations, nil
 }
 
 func routes(api, organizations *m2mauth.Guard) http.Handler {

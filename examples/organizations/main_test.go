@@ -17,8 +17,9 @@ func TestContract(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	config := issuer.Config(resource)
-	api, err := newAPI(config)
+	forAPI, forOrganizations, err := newGuards(config)
 	require.NoError(t, err)
+	api := routes(forAPI, forOrganizations)
 	const organization = "urn:logto:organization:"
 	bearer := func(audience, organization string, scopes ...string) string {
 		return "Bearer " + issuer.Sign(m2mauthtest.Token{Audience: audience, OrganizationID: organization, Scopes: scopes})

@@ -90,7 +90,33 @@ func newConn(ctx context.Context, target string, tls credentials.TransportCreden
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Timeout: 10 * time.Second})
 	return grpc.NewClient(target,
 		grpc.WithTransportCredentials(tls),
-		grpc.WithPerRPCCredentials(oauth.TokenSource{TokenSource: config.TokenSource(ctx)}))
+		grpc.WithPerRPCCredentials(oauth.TokenSource{TokenSource: patient{ctx, config.TokenSource(ctx)}}))
+}
+
+// patient asks again where a token request failed on its way or by the server's
+// fault, such as a connection that was reset: that must not end the watch. What the
+// server refuses, such as a wrong secret, it would refuse again.
+type patient struct {
+	ctx    context.Context
+	source oauth2.TokenSource
+}
+
+const firstWait, lastWait = 250 * time.Millisecond, 4 * time.Second
+
+func (p patient) Token() (*oauth2.Token, error) {
+	for wait := firstWait; ; wait *= 2 {
+		token, err := p.source.Token()
+		var answer *oauth2.RetrieveError
+		refused := errors.As(err, &answer) && answer.Response.StatusCode < 500 && answer.Response.StatusCode != http.StatusTooManyRequests
+		if err == nil || refused || wait > lastWait {
+			return token, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-p.ctx.Done():
+			return nil, context.Cause(p.ctx)
+		}
+	}
 }
 
 // pause is the least time from one stream to the next, so that a server which ends

@@ -90,6 +90,23 @@ func SplitList(s string) []string {
 // shutdownTimeout is how long requests under way may take after the signal.
 const shutdownTimeout = 10 * time.Second
 
+// WarmUp fetches the issuer's keys in the background, so that the first request need
+// not wait for them, and logs the outcome. An issuer that is down delays nothing and
+// ends nothing: the first request after it is back fetches the keys.
+func WarmUp(ctx context.Context, guards ...*m2mauth.Guard) {
+	for _, guard := range guards {
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			if err := guard.Warm(ctx); err != nil {
+				slog.WarnContext(ctx, "the issuer's keys are not there yet; requests will ask for them", "error", err)
+				return
+			}
+			slog.InfoContext(ctx, "the issuer's keys are there")
+		}()
+	}
+}
+
 // Serve answers requests on listener until ctx is done or the process gets
 // SIGINT or SIGTERM. It then takes no new requests, lets those under way
 // finish, and returns nil. A second signal ends the process at once.

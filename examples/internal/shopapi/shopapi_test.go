@@ -3,6 +3,7 @@ package shopapi_test
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -14,7 +15,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/examples/internal/shopapi"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
 func TestSplitListIgnoresBlanksAndEmptyParts(t *testing.T) {
@@ -110,4 +113,52 @@ func TestServeReturnsTheErrorOfAListenerThatFails(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
 	assert.ErrorIs(t, shopapi.Serve(t.Context(), l, http.NotFoundHandler()), net.ErrClosed)
+}
+
+// entries is a log whose lines can be waited for.
+type entries chan string
+
+func (entries) Enabled(context.Context, slog.Level) bool { return true }
+func (e entries) WithAttrs([]slog.Attr) slog.Handler     { return e }
+func (e entries) WithGroup(string) slog.Handler          { return e }
+func (e entries) Handle(_ context.Context, r slog.Record) error {
+	e <- r.Level.String() + " " + r.Message
+	return nil
+}
+
+func TestWarmUpLogsTheOutcomeAndDelaysNothing(t *testing.T) {
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	issuer := m2mauthtest.NewIssuer()
+	for name, test := range map[string]struct {
+		hook func(http.Handler) http.Handler
+		want string
+	}{
+		"keys that are there": {nil, "INFO the issuer's keys are there"},
+		"an issuer that is down": {func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+		}, "WARN the issuer's keys are not there yet; requests will ask for them"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := make(entries, 10)
+			slog.SetDefault(slog.New(log))
+			released := make(chan struct{})
+			issuer.Intercept(func(next http.Handler) http.Handler {
+				if test.hook != nil {
+					next = test.hook(next)
+				}
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					<-released
+					next.ServeHTTP(w, r)
+				})
+			})
+			config := issuer.Config("https://shopping.api")
+			config.Logger = slog.New(slog.DiscardHandler)
+			guard, err := m2mauth.New(config)
+			require.NoError(t, err)
+			shopapi.WarmUp(t.Context(), guard) // returns, though the issuer does not answer
+			close(released)
+			assert.Equal(t, test.want, <-log)
+		})
+	}
 }
