@@ -22,6 +22,15 @@
 //
 // With echo v4 use echo.WrapMiddleware(guard.Require("read:products")). Its path
 // parameters are hidden from rules then: [m2mauth.OrganizationPath] refuses all.
+//
+// # Traps
+//
+//   - group.Use guards only the routes that are added to the group after it, and none
+//     that is added to e itself. A route that was added before is open.
+//   - e.Pre runs before echo has matched a route: [m2mauth.OrganizationPath] finds no
+//     value there, and refuses everybody; so does a middleware around all of echo.
+//   - Make the guard once, when the program starts. One that is made in a handler has
+//     no keys and knows no tokens: it fetches keys for each request.
 package echoauth
 
 import (

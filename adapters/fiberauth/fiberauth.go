@@ -38,6 +38,11 @@
 //     the guard, for functions given to [m2mauth.Custom] and Config.ErrorHandler.
 //   - Handlers run in the order in which they were registered. A route that was
 //     registered before app.Use(guard) is not guarded.
+//   - app.Use("/orgs/:org", guard) does not run for a path in which :org would be
+//     empty, and a route such as app.Get("/orgs/*") takes it: /orgs//products is open.
+//     Give the guard to the route itself, or to app.Use of a prefix without parameters.
+//   - Make the guard once, when the program starts. One that is made in a handler has
+//     no keys and knows no tokens: it fetches keys for each request.
 //   - A guard in app.Use or in a group sees the path parameters of its own prefix,
 //     not those of the route that comes after: for all others
 //     [m2mauth.OrganizationPath] refuses. Values are those of c.Params: percent

@@ -17,6 +17,17 @@
 // A *gin.Context as a [context.Context] finds values by string keys alone unless
 // Engine.ContextWithFallback is set. Pass c.Request.Context() on, where
 // [m2mauth.FromContext] finds the claims.
+//
+// # Traps
+//
+//   - router.Use and group.Use guard only the routes that are added after them. A
+//     route that was added before is open.
+//   - A middleware in front of gin, such as guard.RequireRule around the whole
+//     router, runs before gin has matched a route: [m2mauth.OrganizationPath] finds
+//     no value there, and refuses everybody. Give such rules to the route or to a group
+//     whose path has the parameter.
+//   - Make the guard once, when the program starts. One that is made in a handler has
+//     no keys and knows no tokens: it fetches keys for each request.
 package ginauth
 
 import (

@@ -47,6 +47,12 @@
 //   - A panic ends the whole process. Give [grpc.UnaryInterceptor] and
 //     [grpc.StreamInterceptor] ones that recover, for Config.Values and functions
 //     given to [m2mauth.Custom]: they run before these.
+//   - A server that was made without [Interceptor.ServerOptions] is open, and so are
+//     the methods of one that has only one of the two interceptors.
+//   - There is no path: [m2mauth.OrganizationPath] finds what Config.Values gives, and
+//     without it refuses everybody, as it does for streams.
+//   - Make the guard once, when the program starts. One that is made in a method has
+//     no keys and knows no tokens: it fetches keys for each call.
 //   - The message of a unary call has been read when its interceptors run, also of a
 //     caller without a token: [grpc.MaxRecvMsgSize] bounds it, at 4 MiB by default.
 package grpcauth
