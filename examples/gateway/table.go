@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -204,16 +205,22 @@ func compare(a, b []segment) (overlap, aMore, bMore bool) {
 }
 
 // find returns the row for a request, or nil if there is none. It refuses a path
-// that an API with a laxer router would take for one of another row.
+// that an API's router could take for one of another row with another demand.
 func (t table) find(method string, path []string) (*row, error) {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
 	var best *row
+	var matched, certain []reading // of the rows that net/http matches, and that every router does
 	for i := range t {
 		r := &t[i]
 		if r.method != method || !matches(r.pattern, path) {
 			continue
+		}
+		how, _ := read(r.pattern, path)
+		matched = append(matched, how)
+		if last := len(r.pattern) - 1; !r.pattern[last].rest || path[last] != "" { // some let {name...} stand for nothing, and some do not
+			certain = append(certain, how)
 		}
 		if best == nil {
 			best = r
@@ -226,69 +233,113 @@ func (t table) find(method string, path []string) (*row, error) {
 	}
 	for i := range t {
 		r := &t[i]
-		if r.method != method || r.sameDemand(best) || matches(r.pattern, path) {
+		if r.method != method || r.sameDemand(best) {
 			continue
 		}
-		if mayMatch(r.pattern, best.pattern, path) {
-			return nil, ambiguous("the path is spelled almost as one of another rule: in another letter case, with an encoded character, one outside ASCII, an extension, a colon or a plus sign, or with or without a slash at its end")
+		how, ok := read(r.pattern, path)
+		others := certain
+		if slices.Contains(how, below) {
+			others = matched
+		}
+		if ok && !slices.ContainsFunc(others, how.yieldsTo) {
+			return nil, ambiguous("some routers would take the path for one of another rule: it has another letter case, an encoded character, one outside ASCII, an extension, a colon or a plus sign, a slash more or less at its end, nothing for a wildcard, or several segments for one")
 		}
 	}
 	return best, nil
 }
 
 func matches(pattern []segment, path []string) bool {
-	return match(pattern, path, func(i int) bool { return pattern[i].literal == path[i] })
-}
-
-// mayMatch reports whether a lax router could take the path for one of the
-// pattern, in those segments that the row found, best, does not name literally.
-// Such a router also takes /admin for /admin/, of a pattern /admin/{path...}.
-func mayMatch(pattern, best []segment, path []string) bool {
-	literal := func(i int) bool { return i < len(best) && !best[i].wildcard }
-	same := func(i int) bool {
-		if literal(i) {
-			return pattern[i].literal == path[i]
-		}
-		return resembles(path[i], pattern[i].literal)
-	}
-	if match(pattern, path, same) {
-		return true
-	}
-	// Two rows that name the same segments, and differ at the end alone, are meant so.
-	taken := false // by a wildcard of best: a name of the pattern
-	for i, s := range pattern {
-		taken = taken || !s.wildcard && s.literal != "" && !literal(i)
-	}
-	if last := len(path) - 1; !taken && literal(last) {
-		return false
-	} else if last > 0 && path[last] == "" {
-		path = path[:last]
-	}
-	if last := len(pattern) - 1; taken && pattern[last].rest {
-		return match(pattern[:last], path, same)
-	}
-	return match(withoutSlash(pattern), path, same)
-}
-
-func match(pattern []segment, path []string, same func(i int) bool) bool {
 	for i, s := range pattern {
 		switch {
 		case i == len(path):
 			return false
 		case s.rest:
 			return true
-		case s.wildcard && path[i] == "", !s.wildcard && !same(i):
+		case s.wildcard && path[i] == "", !s.wildcard && s.literal != path[i]:
 			return false
 		}
 	}
 	return len(pattern) == len(path)
 }
 
-func withoutSlash(pattern []segment) []segment {
-	if last := len(pattern) - 1; last > 0 && pattern[last] == (segment{}) {
-		return pattern[:last]
+// reading says how a router matches a path with a pattern: by what it takes each
+// segment of the path, and last the path's end.
+type reading []closeness
+
+// closeness orders what a segment is taken by. Routers prefer the closer.
+type closeness int
+
+const (
+	behind   closeness = iota // what comes behind a swallowed segment
+	below                     // a slash at the pattern's end, which to net/http means all that is below
+	rest                      // {name...}, also with nothing left for it
+	swallow                   // {name} at the pattern's end, which Echo gives all that is left
+	empty                     // {name} with nothing in it
+	wildcard                  // {name}
+	similar                   // a literal that is not quite the segment, or a slash at the end more or less
+	exact
+)
+
+// read returns the closest reading of any router, and whether there is one.
+func read(pattern []segment, path []string) (how reading, ok bool) {
+	how = make(reading, 0, len(path)+1)
+	through := func(c closeness) (reading, bool) { // from here to the end
+		for len(how) <= len(path) {
+			how = append(how, c)
+		}
+		return how, true
 	}
-	return pattern
+	for i, s := range pattern {
+		last := i == len(pattern)-1 || i == len(pattern)-2 && pattern[i+1] == segment{} // but for a slash
+		slash := !s.wildcard && s.literal == ""                                         // at the pattern's end
+		switch {
+		case s.rest:
+			return through(rest)
+		case i == len(path):
+			switch {
+			case slash:
+				return through(similar)
+			case !s.wildcard:
+				return nil, false
+			case last:
+				return through(empty)
+			}
+			return nil, false
+		case slash && path[i] != "":
+			return through(below)
+		case s.wildcard && last && i < len(path)-1 && path[i+1] != "":
+			how = append(how, swallow)
+			return through(behind)
+		case s.wildcard && path[i] == "":
+			how = append(how, empty)
+		case s.wildcard:
+			how = append(how, wildcard)
+		case s.literal == path[i]:
+			how = append(how, exact)
+		case resembles(path[i], s.literal):
+			how = append(how, similar)
+		default:
+			return nil, false
+		}
+	}
+	if len(how) == len(path)-1 && path[len(how)] == "" {
+		how = append(how, similar)
+	}
+	return append(how, exact), len(how) == len(path)
+}
+
+// yieldsTo reports whether every router that reads so prefers the other reading,
+// which it has too: that is nowhere less close, and somewhere closer. Where routes
+// are tried in order, whoever wrote them must put the more literal ones first.
+func (how reading) yieldsTo(other reading) bool {
+	closer := false
+	for i := range how {
+		if other[i] < how[i] {
+			return false
+		}
+		closer = closer || other[i] > how[i]
+	}
+	return closer
 }
 
 // resembles reports whether a router that ignores case, encoding or an extension

@@ -42,6 +42,10 @@ LINK /{t}/info          any-token
 LINK /end               any-token
 LINK /end/              scopes end
 LINK /own/info/{p...}   scopes own
+COPY /files/{path...}             public
+COPY /files/{customer}/{path...}  scopes files
+COPY /docs/                       public
+COPY /docs/{path...}              scopes docs
 `...)
 	rules, err := parseTable(string(text))
 	require.NoError(t, err)
@@ -95,7 +99,7 @@ LINK /own/info/{p...}   scopes own
 		{"POST", "/+products+", "refused"},
 		{"POST", "/products+", "refused"},
 
-		{"PATCH", "/admin/", "PATCH /admin/{path...}"},
+		{"PATCH", "/admin/", "refused"}, // {path...} is not nothing to some, and to them this is a page
 		{"PATCH", "/admin/x", "PATCH /admin/{path...}"},
 		{"PATCH", "/administrator", "PATCH /{page...}"},
 		{"PATCH", "/admin", "refused"}, // to many routers it is /admin/
@@ -122,6 +126,12 @@ LINK /own/info/{p...}   scopes own
 		{"LINK", "/own/info", "refused"},
 		{"LINK", "/end", "LINK /end"},
 		{"LINK", "/end/", "LINK /end/"},
+		{"COPY", "/files/b", "refused"}, // to some, {path...} of the second row may be nothing
+		{"COPY", "/files/b/", "refused"},
+		{"COPY", "/files/b/c", "COPY /files/{customer}/{path...}"},
+		{"COPY", "/files/", "refused"}, // and {customer} as well
+		{"COPY", "/docs/", "COPY /docs/"},
+		{"COPY", "/docs/a", "COPY /docs/{path...}"},
 	} {
 		path, err := parseTarget(test.path)
 		require.NoError(t, err, test.path)
