@@ -449,11 +449,12 @@ func (p *claimPolicy) checkTimes(c *Claims, now time.Time) *Error {
 		return newError(ErrExpired, "the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ",
 			slog.Time("exp", c.expiresAt.UTC()), slog.Time("now", now.UTC()))
 	}
+	latest := now.Add(p.leeway)
 	for _, t := range []struct {
 		claim string
 		at    time.Time
 	}{{"nbf", c.notBefore}, {"iat", c.issuedAt}} {
-		if t.at.After(now.Add(p.leeway)) {
+		if t.at.After(latest) {
 			return newError(ErrNotYetValid, "the token is not valid yet: the clocks of the issuer and of this API differ, or it was issued for later",
 				slog.Time(t.claim, t.at.UTC()), slog.Time("now", now.UTC()))
 		}

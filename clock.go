@@ -10,7 +10,9 @@ func age(now, moment time.Time) time.Duration {
 }
 
 // reached reports whether a moment has come, by either clock.
-func reached(now, moment time.Time) bool { return age(now, moment) >= 0 }
+func reached(now, moment time.Time) bool {
+	return !now.Before(moment) || !now.Round(0).Before(moment.Round(0))
+}
 
 // onBothClocks returns a moment that only has a wall time as one that both clocks
 // reach, as they are now. One that is too far away stays as it is.
