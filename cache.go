@@ -225,10 +225,7 @@ func (c *checks) share(ctx context.Context, running *checkUnderWay, source strin
 	if err != nil {
 		return noRoom(err, source)
 	}
-	cause := w.wait(ctx, running.done, deadline)
-	c.mu.Lock()
-	w.leave()
-	c.mu.Unlock()
+	cause := c.waitFor(ctx, w, running, deadline)
 	switch {
 	case cause != nil:
 		return busy(ErrUnavailable, cause)
@@ -236,6 +233,17 @@ func (c *checks) share(ctx context.Context, running *checkUnderWay, source strin
 		return noRoom(errOverShare, source)
 	}
 	return nil
+}
+
+// waitFor gives the place back however the wait ends, also by a panic in a context of
+// the user's.
+func (c *checks) waitFor(ctx context.Context, w *waiter, running *checkUnderWay, deadline time.Time) error {
+	defer func() {
+		c.mu.Lock()
+		w.leave()
+		c.mu.Unlock()
+	}()
+	return w.wait(ctx, running.done, deadline)
 }
 
 // refuse counts, and returns the error as one of the caller's own to complete.

@@ -295,3 +295,28 @@ func TestSourceOfARequest(t *testing.T) {
 		})
 	}
 }
+
+type doneThatPanics struct{ context.Context }
+
+func (doneThatPanics) Done() <-chan struct{} { panic("a context of the user's") }
+
+func TestAPanickingContextKeepsNoPlaceAmongThoseWhoShare(t *testing.T) {
+	t.Parallel()
+	c := newChecks()
+	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	source, key, deadline := func() string { return "a" }, check{raw: "x"}, time.Now().Add(time.Hour)
+	go func() {
+		defer close(ended)
+		_, _ = c.once(t.Context(), key, source, deadline, func() (bool, *Error) { close(begun); <-end; return true, nil })
+	}()
+	<-begun
+	for range 100 {
+		assert.Panics(t, func() { _, _ = c.once(doneThatPanics{t.Context()}, key, source, deadline, nil) })
+	}
+	c.mu.Lock()
+	assert.Zero(t, c.queue.waiting)
+	assert.Zero(t, c.queue.taken)
+	c.mu.Unlock()
+	close(end)
+	<-ended
+}

@@ -446,19 +446,24 @@ func (k *keySource) waitAndUnlock(ctx context.Context, h held, f *flight) (ended
 	}
 	defer h.give()
 	k.waiters++
-	k.mu.Unlock()
-	select {
-	case <-f.done:
-		ended = true
-	case <-ctx.Done():
-		e = unavailable(time.Second, context.Cause(ctx))
-	}
-	k.mu.Lock()
-	k.waiters--
-	if ended && f.err != nil {
+	defer func() { k.waiters-- }()
+	if ended, e = waitUnlocked(&k.mu, ctx, f); ended && f.err != nil {
 		e = unavailable(time.Until(k.nextTry), f.err)
 	}
 	return ended, e
+}
+
+// waitUnlocked waits for a fetch without the lock, and has it again when it ends,
+// also by a panic in a context of the user's.
+func waitUnlocked(mu *sync.Mutex, ctx context.Context, f *flight) (ended bool, e *Error) {
+	mu.Unlock()
+	defer mu.Lock()
+	select {
+	case <-f.done:
+		return true, nil
+	case <-ctx.Done():
+		return false, unavailable(time.Second, context.Cause(ctx))
+	}
 }
 
 // held is what a request that waits holds: bytes of its token, of a guard's total.
@@ -575,7 +580,7 @@ func (k *keySource) logSuccess(old, set *keySet, failedBefore bool) {
 	for _, change := range []struct {
 		message string
 		keys    []*jose.Key
-	}{
+	}{ // of keys that can be used: of the others logOddities tells
 		{"m2mauth: the issuer publishes new keys", without(set.keys, old.keys)},
 		{"m2mauth: the issuer has withdrawn keys, whose tokens are refused from now on", without(old.keys, set.keys)},
 	} {
@@ -585,9 +590,9 @@ func (k *keySource) logSuccess(old, set *keySet, failedBefore bool) {
 	}
 }
 
-// without returns those keys that the others lack.
+// without returns those keys that can be used and that the others lack.
 func without(keys, others []*jose.Key) []*jose.Key {
-	return slices.DeleteFunc(slices.Clone(keys), func(k *jose.Key) bool { return slices.Contains(others, k) })
+	return slices.DeleteFunc(slices.Clone(keys), func(k *jose.Key) bool { return k.Problem() != nil || slices.Contains(others, k) })
 }
 
 // kidsOf names some keys for a log.
@@ -639,8 +644,9 @@ func (k *keySource) succeedLocked(f *flight, set *keySet) {
 // chargeLocked takes a refetch that brought none of the wanted keys out of the
 // bucket, and remembers who caused it, and for which key ID.
 func (k *keySource) chargeLocked(f *flight, set *keySet, now time.Time) {
-	found := len(f.wanted) == 0
+	found, caused := false, false
 	for kid, cause := range f.wanted {
+		caused = caused || cause
 		switch {
 		case len(set.byID[kid]) > 0:
 			found = true
@@ -650,7 +656,7 @@ func (k *keySource) chargeLocked(f *flight, set *keySet, now time.Time) {
 			k.absentSources[f.source] = now.Add(absentSourceFor)
 		}
 	}
-	if found {
+	if found || !caused { // a refresh that was due costs nothing, whoever joined it
 		return
 	}
 	if reached(now, k.bucketFull) {
@@ -852,10 +858,10 @@ func (k *keySource) readDiscovery(ctx context.Context) (string, error) {
 			}
 			err = &fetchError{url: address, err: err}
 		}
-		first = cmp.Or(first, err)
-		if !errors.Is(err, errNotHere) {
-			break
+		if !errors.Is(err, errNotHere) { // it is here, and this is what is wrong with it
+			return "", err
 		}
+		first = cmp.Or(first, err)
 	}
 	return "", first
 }

@@ -84,7 +84,7 @@ func TestManyNewKeysAreOneLine(t *testing.T) {
 		keysHook(issuer, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			keys := make([]string, 100)
 			for i := range keys {
-				keys[i] = `{"kty":"AKP","kid":"evil \n` + strings.Repeat("x", 500) + `"}`
+				keys[i] = `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"evil \n` + strings.Repeat("x", 500+i) + `"}`
 			}
 			_, _ = w.Write([]byte(`{"keys":[` + strings.Join(append(keys, `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`), ",") + `]}`))
 		})

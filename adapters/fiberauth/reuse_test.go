@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gofiber/fiber/v3"
@@ -18,11 +19,16 @@ import (
 )
 
 // keeper keeps strings as an audit log does, each beside a copy that was made at once.
-type keeper struct{ kept []keptString }
+type keeper struct {
+	mu   sync.Mutex // the fetch of keys logs on its own
+	kept []keptString
+}
 
 type keptString struct{ what, kept, copied string }
 
 func (k *keeper) keep(what, s string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.kept = append(k.kept, keptString{what, s, strings.Clone(s)})
 }
 
@@ -136,6 +142,8 @@ func TestNothingIsReadFromABufferThatHoldsAnotherRequest(t *testing.T) {
 
 	assert.Equal(t, map[string]int{"allowed false": rounds, "allowed true": rounds, "forbidden true": rounds, "malformed_token false": 3 * rounds}, decisions)
 	seen := map[string]bool{}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for _, s := range k.kept {
 		seen[s.what] = true
 		require.Equal(t, s.copied, s.kept, s.what)
