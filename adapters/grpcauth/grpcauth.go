@@ -47,8 +47,9 @@
 //   - A panic ends the whole process. Give [grpc.UnaryInterceptor] and
 //     [grpc.StreamInterceptor] ones that recover, for Config.Values and functions
 //     given to [m2mauth.Custom]: they run before these.
-//   - A server that was made without [Interceptor.ServerOptions] is open, and so are
-//     the methods of one that has only one of the two interceptors.
+//   - A server that was made without [Interceptor.ServerOptions] is open, and one with
+//     a single interceptor of the two is open to unary calls or to streams.
+//     [Interceptor.Validate] cannot see that: it compares methods with rules.
 //   - There is no path: [m2mauth.OrganizationPath] finds what Config.Values gives, and
 //     without it refuses everybody, as it does for streams.
 //   - Make the guard once, when the program starts. One that is made in a method has

@@ -41,8 +41,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/m2mauth/m2mauth"
 	"google.golang.org/grpc"
+
+	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/examples/internal/shopapi"
 )
 
 func main() {
@@ -75,6 +77,7 @@ func run(ctx context.Context, getenv func(string) string) error {
 			return errors.Join(err, forHTTP.Close())
 		}
 	}
+	shopapi.WarmUp(ctx, guard)
 	return serve(ctx, g, forHTTP, forGRPC)
 }
 

@@ -120,7 +120,10 @@ func serve(ctx context.Context, listener net.Listener, server *grpc.Server) erro
 	force := time.AfterFunc(shutdownTimeout, server.Stop) // a stream may be open for as long as its token lives
 	defer force.Stop()
 	server.GracefulStop()
-	return <-served
+	if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // that is: stopped before it began
+		return err
+	}
+	return nil
 }
 
 // shop keeps its products in memory.

@@ -61,11 +61,14 @@ func (s *shop) WatchProducts(_ *shoppb.WatchProductsRequest, stream grpc.ServerS
 	return status.Error(codes.Unavailable, "closed")
 }
 
-func runAgainst(t *testing.T, s *shop) (output string, err error) {
+func runAgainst(t *testing.T, s *shop, prepare ...func(*m2mauthtest.Issuer)) (output string, err error) {
 	t.Helper()
 	issuer, err := m2mauthtest.ListenIssuer("127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(issuer.Close)
+	for _, f := range prepare {
+		f(issuer)
+	}
 	issuer.AddResource(audience, "read:products")
 	issuer.AddRole("reader", audience, "read:products")
 	app := issuer.AddApp("reader", "reader")

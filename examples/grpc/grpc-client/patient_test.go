@@ -5,16 +5,17 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
 // failing is a token source that fails so many times.
@@ -42,13 +43,13 @@ func TestATokenRequestThatFailedIsMadeAgain(t *testing.T) {
 		asked  int
 		waited time.Duration
 	}{
-		"none failed":            {failing{}, true, 1, 0},
-		"a reset connection":     {failing{times: 1, err: errors.New("reset")}, true, 2, firstWait},
-		"three resets":           {failing{times: 3, err: errors.New("reset")}, true, 4, 7 * firstWait},
-		"503 and 429 are passed": {failing{times: 2, err: answered(503)}, true, 3, 3 * firstWait},
-		"too many requests":      {failing{times: 1, err: answered(429)}, true, 2, firstWait},
-		"a wrong secret":         {failing{times: 9, err: answered(401)}, false, 1, 0},
-		"an outage":              {failing{times: 99, err: errors.New("refused")}, false, 6, 31 * firstWait},
+		"none failed":         {failing{}, true, 1, 0},
+		"a reset connection":  {failing{times: 1, err: errors.New("reset")}, true, 2, firstWait},
+		"three resets":        {failing{times: 3, err: errors.New("reset")}, true, 4, 7 * firstWait},
+		"a server in trouble": {failing{times: 2, err: answered(503)}, true, 3, 3 * firstWait},
+		"too many requests":   {failing{times: 1, err: answered(429)}, true, 2, firstWait},
+		"a wrong secret":      {failing{times: 9, err: answered(401)}, false, 1, 0},
+		"an outage":           {failing{times: 99, err: errors.New("refused")}, false, 6, 31 * firstWait},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -69,25 +70,28 @@ func TestATokenRequestThatFailedIsMadeAgain(t *testing.T) {
 	})
 }
 
-// The token endpoint resets the first connection.
+// The whole client, whose token endpoint resets the first connection.
 func TestAResetConnectionEndsNothing(t *testing.T) {
+	t.Parallel()
 	var requests atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if requests.Add(1) == 1 {
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if assert.NoError(t, err) {
-				assert.NoError(t, conn.(*net.TCPConn).SetLinger(0))
-				conn.Close()
-			}
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(`{"access_token":"token","token_type":"Bearer"}`))
-	}))
-	defer server.Close()
-	config := &clientcredentials.Config{ClientID: "app", ClientSecret: "secret", TokenURL: server.URL, AuthStyle: oauth2.AuthStyleInHeader}
-	token, err := patient{t.Context(), config.TokenSource(t.Context())}.Token()
-	require.NoError(t, err)
-	assert.Equal(t, "token", token.AccessToken)
-	assert.EqualValues(t, 2, requests.Load())
+	s := &shop{}
+	output, err := runAgainst(t, s, func(issuer *m2mauthtest.Issuer) {
+		issuer.Intercept(func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if requests.Add(1) > 1 {
+					next.ServeHTTP(w, r)
+					return
+				}
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if assert.NoError(t, err) {
+					assert.NoError(t, conn.(*net.TCPConn).SetLinger(0)) // Close resets
+					assert.NoError(t, conn.Close())
+				}
+			})
+		})
+	})
+	assert.Equal(t, codes.Unavailable, status.Code(err), "%v", err) // how this shop ends the second stream
+	assert.Equal(t, "1\tKettle\n2\tTeapot\n", output)
+	assert.Len(t, s.tokens, 2)
+	assert.EqualValues(t, 2, requests.Load(), "one that was reset, and one whose token serves both streams")
 }

@@ -95,6 +95,9 @@ const shutdownTimeout = 10 * time.Second
 // ends nothing: the first request after it is back fetches the keys.
 func WarmUp(ctx context.Context, guards ...*m2mauth.Guard) {
 	for _, guard := range guards {
+		if ctx.Err() != nil {
+			return // the program ends before it has begun: nobody will ask
+		}
 		go func() {
 			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 			defer cancel()

@@ -3,6 +3,7 @@ package shopapi_test
 import (
 	"context"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -127,8 +129,13 @@ func (e entries) Handle(_ context.Context, r slog.Record) error {
 }
 
 func TestWarmUpLogsTheOutcomeAndDelaysNothing(t *testing.T) {
-	before := slog.Default()
-	defer slog.SetDefault(before)
+	// SetDefault sends package log to slog as well, and does not take that back.
+	before, flags := slog.Default(), log.Flags()
+	defer func() {
+		slog.SetDefault(before)
+		log.SetOutput(os.Stderr)
+		log.SetFlags(flags)
+	}()
 	issuer := m2mauthtest.NewIssuer()
 	for name, test := range map[string]struct {
 		hook func(http.Handler) http.Handler
@@ -140,8 +147,8 @@ func TestWarmUpLogsTheOutcomeAndDelaysNothing(t *testing.T) {
 		}, "WARN the issuer's keys are not there yet; requests will ask for them"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := make(entries, 10)
-			slog.SetDefault(slog.New(log))
+			lines := make(entries, 10)
+			slog.SetDefault(slog.New(lines))
 			released := make(chan struct{})
 			issuer.Intercept(func(next http.Handler) http.Handler {
 				if test.hook != nil {
@@ -158,7 +165,23 @@ func TestWarmUpLogsTheOutcomeAndDelaysNothing(t *testing.T) {
 			require.NoError(t, err)
 			shopapi.WarmUp(t.Context(), guard) // returns, though the issuer does not answer
 			close(released)
-			assert.Equal(t, test.want, <-log)
+			assert.Equal(t, test.want, <-lines)
 		})
 	}
+}
+
+func TestWarmUpAsksNoIssuerWhereTheProgramHasEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		issuer.Intercept(func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the issuer was asked") })
+		})
+		guard, err := m2mauth.New(issuer.Config("https://shopping.api"))
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		shopapi.WarmUp(ctx, guard)
+		synctest.Wait()
+	})
 }
