@@ -104,7 +104,7 @@ func TestDiscoveryTellsOfThePlaceThatFailed(t *testing.T) {
 					return
 				}
 				w.Header().Set("Retry-After", "40")
-				http.Error(w, "down", 503)
+				http.Error(w, "down", http.StatusServiceUnavailable)
 			})
 		})
 		g := keysGuard(t, issuer)
