@@ -41,10 +41,8 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/m2mauth/m2mauth"
-	"github.com/m2mauth/m2mauth/examples/internal/shopapi"
+	"google.golang.org/grpc"
 )
 
 func main() {
@@ -77,7 +75,6 @@ func run(ctx context.Context, getenv func(string) string) error {
 			return errors.Join(err, forHTTP.Close())
 		}
 	}
-	shopapi.WarmUp(ctx, guard)
 	return serve(ctx, g, forHTTP, forGRPC)
 }
 
