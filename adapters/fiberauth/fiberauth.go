@@ -145,37 +145,51 @@ func (r request) Header(name string) (values []string) {
 }
 
 // received returns the header fields without the trailers of a chunked body, which
-// fasthttp puts after them, announced or not: a trailer comes after all that a proxy
-// has checked (RFC 9110 §6.5.1). Of each name there are as many fields as the header
-// section has; in a chunked request, one that a middleware added is none.
+// fasthttp puts among them, announced or not: a trailer comes after all that a proxy
+// has checked (RFC 9110 §6.5.1). Where there are more fields of a name than the header
+// section has, those that stand there with this value are taken: their order says
+// nothing, since fasthttp moves fields about. In a chunked request, a field of a name
+// that the header section does not have is none, even if a middleware added it.
 func received(h *fasthttp.RequestHeader) iter.Seq2[[]byte, []byte] {
 	chunked := false // fasthttp has forgotten it when the body has been read
-	for name := range rawNames(h) {
+	for name := range rawFields(h) {
 		chunked = chunked || bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding))
 	}
 	if !chunked {
 		return h.All()
 	}
-	left := make(map[string]int)
-	for name := range rawNames(h) {
-		left[strings.ToLower(string(name))]++
+	type field struct{ name, value string }
+	lower := func(name []byte) string { return strings.ToLower(string(bytes.TrimSpace(name))) }
+	sent, asSent, seen := make(map[string]int), make(map[field]int), make(map[string]int)
+	for name, value := range rawFields(h) {
+		sent[lower(name)]++
+		asSent[field{lower(name), string(value)}]++
+	}
+	for name := range h.All() {
+		seen[lower(name)]++
 	}
 	return func(yield func(key, value []byte) bool) {
 		for key, value := range h.All() {
-			name := strings.ToLower(string(bytes.TrimSpace(key)))
-			if left[name]--; left[name] >= 0 && !yield(key, value) {
+			name := lower(key)
+			if seen[name] > sent[name] {
+				f := field{name, string(bytes.TrimSpace(value))}
+				if asSent[f]--; asSent[f] < 0 {
+					continue
+				}
+			}
+			if !yield(key, value) {
 				return
 			}
 		}
 	}
 }
 
-// rawNames are the names of the fields in the header section as it came.
-func rawNames(h *fasthttp.RequestHeader) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
+// rawFields are the fields of the header section as it came.
+func rawFields(h *fasthttp.RequestHeader) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
 		for line := range bytes.Lines(h.RawHeaders()) {
-			name, _, ok := bytes.Cut(line, []byte{':'})
-			if ok && line[0] != ' ' && line[0] != '\t' && !yield(bytes.TrimSpace(name)) {
+			name, value, ok := bytes.Cut(line, []byte{':'})
+			if ok && line[0] != ' ' && line[0] != '\t' && !yield(bytes.TrimSpace(name), bytes.TrimSpace(value)) {
 				return
 			}
 		}

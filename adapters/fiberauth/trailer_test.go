@@ -43,3 +43,31 @@ func TestTrailersAreNoFields(t *testing.T) {
 		})
 	}
 }
+
+// fasthttp's Del exchanges fields, and its Set leaves a trailer beside the new value.
+func TestTrailersAreNoFieldsWhereAMiddlewareChangedSome(t *testing.T) {
+	t.Parallel()
+	const message = "POST / HTTP/1.1\r\nHost: api.test\r\nA: 1\r\nX-Organization: globex\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Organization: acme\r\nB: 2\r\n\r\n"
+	for name, test := range map[string]struct {
+		change func(fiber.Ctx)
+		want   []string
+	}{
+		"another deleted": {func(c fiber.Ctx) { c.Request().Header.Del("A") }, []string{"globex"}},
+		"two deleted":     {func(c fiber.Ctx) { c.Request().Header.Del("A"); c.Request().Header.Del("B") }, []string{"globex"}},
+		"set":             {func(c fiber.Ctx) { c.Request().Header.Set("X-Organization", "acme") }, nil},
+		"deleted":         {func(c fiber.Ctx) { c.Request().Header.Del("X-Organization") }, nil},
+		"added":           {func(c fiber.Ctx) { c.Request().Header.Add("X-Organization", "acme") }, []string{"globex"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app, reached := fiber.New(), false
+			app.All("/", func(c fiber.Ctx) error {
+				reached = true
+				test.change(c)
+				assert.Equal(t, test.want, request{c}.Header("X-Organization"))
+				return nil
+			})
+			Exchange(t, app, message)
+			assert.True(t, reached)
+		})
+	}
+}
