@@ -1,6 +1,7 @@
 package m2mauth_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -130,6 +131,29 @@ func BenchmarkRuleSetUp(b *testing.B) {
 					rules[i] = m2mauth.AllOf(m2mauth.Client("app", scopes[i]), m2mauth.Claim("iss", scopes[i]), m2mauth.Claim("sub", scopes[i]), m2mauth.AllScopes(scopes[i]))
 				}
 				guard.RequireRule(m2mauth.AllOf(m2mauth.AnyOf(rules...), m2mauth.AllScopes(scopes...)))
+			}
+		})
+	}
+}
+
+// BenchmarkFoldedRule makes, mounts and checks a rule that was folded so many times,
+// as a loop over a list does. It grows in proportion to them.
+func BenchmarkFoldedRule(b *testing.B) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := quietGuard(b, issuer)
+	r := requestWith("Bearer " + issuer.Token(shop, "read"))
+	permit := m2mauth.Custom("permit", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return nil })
+	for _, folds := range []int{1000, 10_000} {
+		b.Run(strconv.Itoa(folds), func(b *testing.B) {
+			for b.Loop() {
+				rule := permit
+				for i := range folds {
+					rule = m2mauth.AllOf(rule, m2mauth.AnyScope("read", strconv.Itoa(i)))
+				}
+				guard.RequireRule(rule)
+				if _, err := guard.Check(r, rule); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -449,15 +449,10 @@ func (p *claimPolicy) checkTimes(c *Claims, now time.Time) *Error {
 		return newError(ErrExpired, "the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ",
 			slog.Time("exp", c.expiresAt.UTC()), slog.Time("now", now.UTC()))
 	}
-	latest := now.Add(p.leeway)
-	for _, t := range []struct {
-		claim string
-		at    time.Time
-	}{{"nbf", c.notBefore}, {"iat", c.issuedAt}} {
-		if t.at.After(latest) {
-			return newError(ErrNotYetValid, "the token is not valid yet: the clocks of the issuer and of this API differ, or it was issued for later",
-				slog.Time(t.claim, t.at.UTC()), slog.Time("now", now.UTC()))
-		}
+	if latest := now.Add(p.leeway); c.notBefore.After(latest) {
+		return notYetValid("nbf", c.notBefore, now)
+	} else if c.issuedAt.After(latest) {
+		return notYetValid("iat", c.issuedAt, now)
 	}
 	if p.maxLifetime > 0 {
 		if c.issuedAt.IsZero() {
@@ -469,6 +464,11 @@ func (p *claimPolicy) checkTimes(c *Claims, now time.Time) *Error {
 		}
 	}
 	return nil
+}
+
+func notYetValid(claim string, at, now time.Time) *Error {
+	return newError(ErrNotYetValid, "the token is not valid yet: the clocks of the issuer and of this API differ, or it was issued for later",
+		slog.Time(claim, at.UTC()), slog.Time("now", now.UTC()))
 }
 
 func (p *claimPolicy) readSubject(c *Claims, v *claimValues) (e *Error) {

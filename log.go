@@ -93,7 +93,7 @@ func (l *refusalLog) oddScopes(rule Rule) {
 	const most = 100
 	l.mu.Lock()
 	var found []string
-	for _, scope := range rule.scopes {
+	for _, scope := range rule.scopes() {
 		if strings.ContainsAny(scope, ",*") && len(l.odd) < most && !slices.Contains(l.odd, scope) {
 			l.odd, found = append(l.odd, scope), append(found, scope)
 		}

@@ -31,7 +31,7 @@ func (g *Guard) Metadata(scopes ...string) (pattern string, handler http.Handler
 		panic(fmt.Sprintf("m2mauth: Metadata: Config.Audience is %q, and must be an https URL in ASCII, without query and fragment, and without empty or dot segments in its path", resource))
 	}
 	if len(scopes) > 0 {
-		scopes = scopeRule("Metadata", scopes, true).scopes
+		scopes = scopeRule("Metadata", scopes, true).scopes()
 	}
 	at := u.EscapedPath()
 	if at == "/" {

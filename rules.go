@@ -19,19 +19,42 @@ import (
 // used by many routes and goroutines.
 type Rule struct {
 	demand       demand
-	scopes       []string // of all parts, in order, without repeats
-	organization bool     // a part compares the token's organization
-	custom       bool     // a part is a user's function
+	organization bool // a part compares the token's organization
+	custom       bool // a part is a user's function
 	optional     bool
 }
 
 // demand is a rule or a part of one.
 type demand interface {
-	// check returns nil if the demand is met, and bound if what met it compared
-	// the token's organization. Without ask, functions of the user's are not
-	// called and count as met.
-	check(ctx context.Context, c *Claims, r Request, ask bool) (bound bool, why *refusal)
-	String() string
+	check(context.Context, *Claims, Request, asking) verdict
+	appendScopes(*scopeList)
+	appendText([]byte) []byte // as it is written in Go
+}
+
+// asking says what becomes of the user's functions in a check.
+type asking int
+
+const (
+	askNone   asking = iota // they count as met
+	askLast                 // they are asked if the demand is met without them
+	askAtOnce               // it is known that the demand is met without them
+)
+
+// verdict is what a demand says of a token and a request.
+type verdict struct {
+	met   bool
+	bound bool     // it is met, and what met it compared the token's organization
+	why   *refusal // where it is not met
+	lost  *refusal // where it is met but not bound: why no bound part met it
+}
+
+var met = verdict{met: true}
+
+func metIf(holds bool, otherwise *refusal) verdict {
+	if holds {
+		return met
+	}
+	return verdict{why: otherwise}
 }
 
 // refusal is why a demand is not met. Those without err are shared.
@@ -85,91 +108,120 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 			panic(fmt.Sprintf("m2mauth: %s: %q cannot be a scope; give each scope as an argument of its own, without white space", call, s))
 		}
 	}
-	names := appendNew(nil, make(map[string]bool), scopes)
+	var names scopeList
+	names.add(scopes)
 	if all {
-		return Rule{demand: allScopes(names), scopes: names}
+		return Rule{demand: allScopes(names.names)}
 	}
-	return Rule{demand: anyScope(names), scopes: names}
+	return Rule{demand: anyScope(names.names)}
+}
+
+// scopeList keeps names in order, without repeats.
+type scopeList struct {
+	names []string
+	known map[string]bool
+}
+
+func (l *scopeList) add(names []string) {
+	if l.known == nil {
+		l.known = make(map[string]bool)
+	}
+	for _, name := range names {
+		if !l.known[name] {
+			l.known[name] = true
+			l.names = append(l.names, name)
+		}
+	}
+}
+
+// scopes returns those of all parts.
+func (r Rule) scopes() []string {
+	var list scopeList
+	if r.demand != nil {
+		r.demand.appendScopes(&list)
+	}
+	return list.names
 }
 
 func impossibleInScope(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
 type allScopes []string
 
-func (s allScopes) String() string { return "AllScopes(" + quoteAll(s) + ")" }
+func (s allScopes) appendText(b []byte) []byte    { return appendCall(b, "AllScopes", s...) }
+func (s allScopes) appendScopes(names *scopeList) { names.add(s) }
 
-func (s allScopes) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
-	if c.scopes.HasAll(s...) {
-		return false, nil
-	}
-	return false, lacksScope
+func (s allScopes) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+	return metIf(c.scopes.HasAll(s...), lacksScope)
 }
 
 type anyScope []string
 
-func (s anyScope) String() string { return "AnyScope(" + quoteAll(s) + ")" }
+func (s anyScope) appendText(b []byte) []byte    { return appendCall(b, "AnyScope", s...) }
+func (s anyScope) appendScopes(names *scopeList) { names.add(s) }
 
-func (s anyScope) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
-	if c.scopes.HasAny(s...) {
-		return false, nil
-	}
-	return false, lacksScope
+func (s anyScope) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+	return metIf(c.scopes.HasAny(s...), lacksScope)
 }
+
+// noScopes is embedded in demands that name none.
+type noScopes struct{}
+
+func (noScopes) appendScopes(*scopeList) {}
 
 // AnyToken demands nothing but a valid token. See the warning at
 // [Guard.Authenticate]: that is identification, not permission.
 func AnyToken() Rule { return Rule{demand: anyToken{}} }
 
-type anyToken struct{}
+type anyToken struct{ noScopes }
 
-func (anyToken) String() string { return "AnyToken()" }
+func (anyToken) appendText(b []byte) []byte { return append(b, "AnyToken()"...) }
 
-func (anyToken) check(context.Context, *Claims, Request, bool) (bool, *refusal) { return false, nil }
+func (anyToken) check(context.Context, *Claims, Request, asking) verdict { return met }
 
 // Machine demands a token of an application itself: [Claims.IsMachine].
-func Machine() Rule { return Rule{demand: machine(true)} }
+func Machine() Rule { return Rule{demand: machine{is: true}} }
 
 // User demands a token that an application got for a user of it.
-func User() Rule { return Rule{demand: machine(false)} }
+func User() Rule { return Rule{demand: machine{is: false}} }
 
-type machine bool
-
-func (m machine) String() string {
-	if m {
-		return "Machine()"
-	}
-	return "User()"
+type machine struct {
+	noScopes
+	is bool
 }
 
-func (m machine) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
-	if c.IsMachine() == bool(m) {
-		return false, nil
+func (m machine) appendText(b []byte) []byte {
+	if m.is {
+		return append(b, "Machine()"...)
 	}
-	return false, otherKind
+	return append(b, "User()"...)
+}
+
+func (m machine) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+	return metIf(c.IsMachine() == m.is, otherKind)
 }
 
 // Client demands a token that one of these applications asked for, whether for
 // itself or for a user: [Claims.ClientID].
 func Client(ids ...string) Rule {
 	mustHaveValues("Client", 1, ids...)
-	return Rule{demand: client(slices.Clone(ids))}
+	return Rule{demand: client{ids: slices.Clone(ids)}}
 }
 
 func mustHaveValues(call string, least int, values ...string) {
 	if len(values) < least || slices.Contains(values, "") {
-		panic(fmt.Sprintf("m2mauth: %s(%s): nothing given, or something empty, which no token can match", call, quoteAll(values)))
+		panic(fmt.Sprintf("m2mauth: %s: nothing given, or something empty, which no token can match", appendCall(nil, call, values...)))
 	}
 }
 
-type client []string
+type client struct {
+	noScopes
+	ids []string
+}
 
-func (ids client) String() string { return "Client(" + quoteAll(ids) + ")" }
+func (d client) appendText(b []byte) []byte { return appendCall(b, "Client", d.ids...) }
 
-func (ids client) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
-	if slices.Contains(ids, c.clientID) {
-		return false, nil
-	}
-	return false, otherClient
+func (d client) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+	return metIf(slices.Contains(d.ids, c.clientID), otherClient)
 }
 
 // Claim demands that a claim is one of the values, or an array of strings that
@@ -177,23 +229,21 @@ func (ids client) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, 
 // nothing. With Logto, remember that a claims script writes such claims.
 func Claim(name string, values ...string) Rule {
 	mustHaveValues("Claim", 2, append([]string{name}, values...)...)
-	return Rule{demand: claim{name, slices.Clone(values)}}
+	return Rule{demand: claim{name: name, values: slices.Clone(values)}}
 }
 
 type claim struct {
+	noScopes
 	name   string
 	values []string
 }
 
-func (d claim) String() string {
-	return "Claim(" + quoteAll(append([]string{d.name}, d.values...)) + ")"
+func (d claim) appendText(b []byte) []byte {
+	return appendCall(b, "Claim", append([]string{d.name}, d.values...)...)
 }
 
-func (d claim) check(_ context.Context, c *Claims, _ Request, _ bool) (bool, *refusal) {
-	if c.hasAny(d.name, d.values) {
-		return false, nil
-	}
-	return false, otherClaim
+func (d claim) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+	return metIf(c.hasAny(d.name, d.values), otherClaim)
 }
 
 // Organization demands a token that is limited to the organization which of
@@ -203,7 +253,7 @@ func Organization(of func(Request) string) Rule {
 	if of == nil {
 		panic("m2mauth: Organization: the function is nil")
 	}
-	return Rule{demand: organization{"Organization(func)", func(r Request) (string, error) { return of(r), nil }, foundNone()}, organization: true}
+	return organizationRule("Organization(func)", func(r Request) (string, error) { return of(r), nil })
 }
 
 // OrganizationPath is [Organization] where a wildcard of the route's path is the
@@ -215,9 +265,8 @@ func OrganizationPath(wildcard string) Rule {
 	if strings.ContainsAny(wildcard, "{}:*/") {
 		panic(fmt.Sprintf("m2mauth: OrganizationPath(%q): give the wildcard's name alone, such as org for /orgs/{org}", wildcard))
 	}
-	name := "OrganizationPath(" + strconv.Quote(wildcard) + ")"
-	return Rule{demand: organization{name, func(r Request) (string, error) { return r.PathValue(wildcard), nil },
-		foundNone(slog.String("wildcard", wildcard))}, organization: true}
+	return organizationRule(string(appendCall(nil, "OrganizationPath", wildcard)),
+		func(r Request) (string, error) { return r.PathValue(wildcard), nil }, slog.String("wildcard", wildcard))
 }
 
 // OrganizationHeader is [Organization] where a header field names it. A field
@@ -225,17 +274,17 @@ func OrganizationPath(wildcard string) Rule {
 // §5.1) can bring one: Host, Authorization, and those for one hop alone.
 func OrganizationHeader(field string) Rule {
 	mustHaveValues("OrganizationHeader", 1, field)
-	name := "OrganizationHeader(" + strconv.Quote(field) + ")"
+	name := string(appendCall(nil, "OrganizationHeader", field))
 	if span(field, &schemeChars) != len(field) || slices.Contains(bringNoOrganization, http.CanonicalHeaderKey(field)) {
 		panic(fmt.Sprintf("m2mauth: %s: no header field of that name can bring an organization; use one such as X-Organization", name))
 	}
-	return Rule{demand: organization{name, func(r Request) (string, error) {
+	return organizationRule(name, func(r Request) (string, error) {
 		values, err := fieldsOf(r, field)
 		if len(values) != 1 {
 			return "", err
 		}
 		return values[0], nil
-	}, foundNone(slog.String("field", field))}, organization: true}
+	}, slog.String("field", field))
 }
 
 // bringNoOrganization are the fields that proxies and servers keep to themselves
@@ -246,37 +295,38 @@ var bringNoOrganization = []string{
 }
 
 type organization struct {
-	name string
+	noScopes
+	text string
 	of   func(Request) (string, error)
 	none *refusal // where of returns ""
 }
 
-// foundNone is otherOrganization for a request that names none, most likely since
-// the rule asks for what the route does not have.
-func foundNone(where ...slog.Attr) *refusal {
-	no := *otherOrganization
-	no.attrs = append(where, slog.String("value", ""))
-	return &no
+// organizationRule has a refusal of its own for a request that names none, most
+// likely since the rule asks for what the route does not have.
+func organizationRule(text string, of func(Request) (string, error), where ...slog.Attr) Rule {
+	none := *otherOrganization
+	none.attrs = append(where, slog.String("value", ""))
+	return Rule{demand: organization{text: text, of: of, none: &none}, organization: true}
 }
 
-func (d organization) String() string { return d.name }
+func (d organization) appendText(b []byte) []byte { return append(b, d.text...) }
 
-func (d organization) check(_ context.Context, c *Claims, r Request, _ bool) (bool, *refusal) {
+func (d organization) check(_ context.Context, c *Claims, r Request, _ asking) verdict {
 	switch {
 	case c.organizationID == "":
-		return false, noOrganization
+		return verdict{why: noOrganization}
 	case r == nil:
-		return false, otherOrganization
+		return verdict{why: otherOrganization}
 	}
 	switch id, err := d.of(r); {
 	case err != nil:
-		return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
+		return verdict{why: &refusal{err: fmt.Errorf("%s: %w", d.text, err)}}
 	case id == "":
-		return false, d.none
+		return verdict{why: d.none}
 	case id != c.organizationID:
-		return false, otherOrganization
+		return verdict{why: otherOrganization}
 	}
-	return true, nil
+	return verdict{met: true, bound: true}
 }
 
 // Custom demands what a function of yours says, such as a look-up in a database:
@@ -288,29 +338,30 @@ func Custom(name string, f func(context.Context, *Claims, Request) error) Rule {
 	if f == nil {
 		panic(fmt.Sprintf("m2mauth: Custom(%q): the function is nil", name))
 	}
-	return Rule{demand: custom{name, f}, custom: true}
+	return Rule{demand: custom{name: name, f: f}, custom: true}
 }
 
 type custom struct {
+	noScopes
 	name string
 	f    func(context.Context, *Claims, Request) error
 }
 
-func (d custom) String() string { return "Custom(" + strconv.Quote(d.name) + ")" }
+func (d custom) appendText(b []byte) []byte { return appendCall(b, "Custom", d.name) }
 
-func (d custom) check(ctx context.Context, c *Claims, r Request, ask bool) (bool, *refusal) {
-	if !ask {
-		return false, nil
+func (d custom) check(ctx context.Context, c *Claims, r Request, ask asking) verdict {
+	if ask == askNone {
+		return met
 	}
 	err := d.f(ctx, c.own(), r)
 	var no *denied
 	switch {
 	case err == nil:
-		return false, nil
+		return met
 	case errors.As(err, &no):
-		return false, &refusal{text: no.text, denied: true}
+		return verdict{why: &refusal{text: no.text, denied: true}}
 	}
-	return false, &refusal{err: fmt.Errorf("%s: %w", d, err)}
+	return verdict{why: &refusal{err: fmt.Errorf("%s: %w", d.appendText(nil), err)}}
 }
 
 // Deny is the error by which a function given to [Custom] refuses a request. The
@@ -327,10 +378,14 @@ func (d *denied) Error() string { return "m2mauth: denied: " + d.text }
 func AllOf(rules ...Rule) Rule {
 	all := ruleOf(allOf(demandsOf("AllOf", rules)), rules)
 	demands := all.demand.(allOf)
-	if slices.Contains(demands, demand(machine(true))) && slices.Contains(demands, demand(machine(false))) {
+	if slices.ContainsFunc(demands, isMachine(true)) && slices.ContainsFunc(demands, isMachine(false)) {
 		panic(fmt.Sprintf("m2mauth: %s: no token can meet this: it is either a machine's or a user's", all))
 	}
 	return all
+}
+
+func isMachine(is bool) func(demand) bool {
+	return func(d demand) bool { return d == demand(machine{is: is}) }
 }
 
 // AnyOf demands that at least one of the rules is met. It panics if no rule is given.
@@ -355,70 +410,72 @@ func demandsOf(call string, rules []Rule) []demand {
 // ruleOf makes a rule of parts, and takes over from them what the whole rule says.
 func ruleOf(d demand, parts []Rule) Rule {
 	whole := Rule{demand: d}
-	known := make(map[string]bool)
 	for _, part := range parts {
 		whole.organization = whole.organization || part.organization
 		whole.custom = whole.custom || part.custom
-		whole.scopes = appendNew(whole.scopes, known, part.scopes)
 	}
 	return whole
 }
 
-// appendNew appends the names that are not known yet.
-func appendNew(list []string, known map[string]bool, names []string) []string {
-	for _, name := range names {
-		if !known[name] {
-			known[name] = true
-			list = append(list, name)
-		}
-	}
-	return list
-}
-
 type allOf []demand
 
-func (d allOf) String() string { return "AllOf(" + join(d) + ")" }
+func (d allOf) appendText(b []byte) []byte { return appendParts(b, "AllOf(", d) }
+
+func (d allOf) appendScopes(names *scopeList) {
+	for _, part := range d {
+		part.appendScopes(names)
+	}
+}
 
 // check asks functions last, and none once a part is not met. Only what is met when
 // they have been asked is bound: a part that a function refuses binds nothing.
-func (d allOf) check(ctx context.Context, c *Claims, r Request, ask bool) (bound bool, why *refusal) {
-	if ask {
-		if _, why = d.check(ctx, c, r, false); why != nil {
-			return false, why
+func (d allOf) check(ctx context.Context, c *Claims, r Request, ask asking) verdict {
+	if ask == askLast {
+		if without := d.check(ctx, c, r, askNone); !without.met {
+			return without
 		}
+		ask = askAtOnce // of the parts too, since all of them are met
 	}
+	all := met
 	for _, part := range d {
-		partBound, no := part.check(ctx, c, r, ask)
-		bound, why = bound || partBound, why.with(no)
-		if ask && why != nil {
+		v := part.check(ctx, c, r, ask)
+		all.met, all.bound = all.met && v.met, all.bound || v.bound
+		all.why, all.lost = all.why.with(v.why), all.lost.with(v.lost)
+		if ask == askAtOnce && !all.met {
 			break
 		}
 	}
-	return bound && why == nil, why
+	if !all.met {
+		return verdict{why: all.why}
+	}
+	return all
 }
 
 type anyOf []demand
 
-func (d anyOf) String() string { return "AnyOf(" + join(d) + ")" }
+func (d anyOf) appendText(b []byte) []byte { return appendParts(b, "AnyOf(", d) }
+
+func (d anyOf) appendScopes(names *scopeList) { allOf(d).appendScopes(names) }
 
 // check goes on after a part that is met but not bound if the token is limited
 // to an organization, which only a bound part may let through.
-func (d anyOf) check(ctx context.Context, c *Claims, r Request, ask bool) (bound bool, why *refusal) {
-	met := false
+func (d anyOf) check(ctx context.Context, c *Claims, r Request, ask asking) verdict {
+	if ask == askAtOnce {
+		ask = askLast // it is not known which part is met
+	}
+	var some verdict
 	for _, part := range d {
-		partBound, no := part.check(ctx, c, r, ask)
-		why = why.with(no)
-		if no == nil {
-			met = true
-			if partBound || c.organizationID == "" {
-				return partBound, nil
-			}
+		v := part.check(ctx, c, r, ask)
+		if v.met && (v.bound || c.organizationID == "") {
+			return verdict{met: true, bound: v.bound}
 		}
+		some.met = some.met || v.met
+		some.why = some.why.with(v.why).with(v.lost)
 	}
-	if met {
-		return false, nil
+	if some.met {
+		return verdict{met: true, lost: some.why}
 	}
-	return false, why
+	return some
 }
 
 // Optional lets a request without credentials through as one without a caller:
@@ -443,25 +500,31 @@ func (r Rule) String() string {
 	case r.demand == nil:
 		return "Rule{}"
 	case r.optional:
-		return "Optional(" + r.demand.String() + ")"
+		return "Optional(" + string(r.demand.appendText(nil)) + ")"
 	}
-	return r.demand.String()
+	return string(r.demand.appendText(nil))
 }
 
-func join(demands []demand) string {
-	texts := make([]string, len(demands))
-	for i, d := range demands {
-		texts[i] = d.String()
+func appendParts(b []byte, call string, parts []demand) []byte {
+	b = append(b, call...)
+	for i, part := range parts {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = part.appendText(b)
 	}
-	return strings.Join(texts, ", ")
+	return append(b, ')')
 }
 
-func quoteAll(names []string) string {
-	quoted := make([]string, len(names))
-	for i, n := range names {
-		quoted[i] = strconv.Quote(n)
+func appendCall(b []byte, call string, arguments ...string) []byte {
+	b = append(append(b, call...), '(')
+	for i, argument := range arguments {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = strconv.AppendQuote(b, argument)
 	}
-	return strings.Join(quoted, ", ")
+	return append(b, ')')
 }
 
 // authorize checks what a route demands of a verified token.
@@ -476,15 +539,20 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	if limited && !rule.organization {
 		return g.limited(c, rule)
 	}
-	bound, why := rule.demand.check(ctx, c, r, false)
-	if rule.custom && why == nil && (bound || !limited) { // asked for no token that the rest of the rule refuses
-		bound, why = rule.demand.check(ctx, c, r, true)
+	v := rule.demand.check(ctx, c, r, askNone)
+	if rule.custom && v.met && (v.bound || !limited) { // asked for no token that the rest of the rule refuses
+		v = rule.demand.check(ctx, c, r, askAtOnce)
+	}
+	why := v.why
+	switch {
+	case v.met && limited && !v.bound && v.lost != nil && (v.lost.err != nil || v.lost.denied):
+		why = v.lost // what a function said of the organization's own part
+	case v.met && limited && !v.bound:
+		return g.limited(c, rule)
+	case v.met:
+		return nil
 	}
 	switch {
-	case why == nil && limited && !bound:
-		return g.limited(c, rule)
-	case why == nil:
-		return nil
 	case why.err != nil:
 		return internalError(why.err, slog.String("rule", rule.String()))
 	case !why.scope:
@@ -498,7 +566,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 		text = "the token has no scopes: ask for them in the token request, and give the application a role that has them"
 	}
 	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())))
-	e.Scopes = slices.Clone(rule.scopes) // an ErrorHandler may do with it what it likes
+	e.Scopes = rule.scopes()
 	return e
 }
 

@@ -48,7 +48,7 @@ func TestRuleCheck(t *testing.T) {
 			require.NotNil(t, e)
 			require.ErrorIs(t, e, test.want)
 			if test.want == ErrScope {
-				assert.Equal(t, test.rule.scopes, e.Scopes, "all scopes of the route")
+				assert.Equal(t, test.rule.scopes(), e.Scopes, "all scopes of the route")
 			} else {
 				assert.Nil(t, e.Scopes)
 			}
