@@ -1,7 +1,7 @@
 package m2mauth
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -105,19 +105,11 @@ type Error struct {
 
 	metadataURL string      // of RFC 9728
 	attrs       []slog.Attr // what was expected and what came: for the log alone
-	denied      bool        // by Deny, with a text of the user's
+	counted     string      // what the log counts it as, where Text does not tell
 }
 
 // key returns what the error counts as in the log.
-func (e *Error) key() refusalKey {
-	switch {
-	case e.denied:
-		return refusalKey{e.kind, "Deny"}
-	case errors.Is(e.cause, context.Canceled): // by a caller, who hides no outage so
-		return refusalKey{e.kind, e.Text + ": canceled"}
-	}
-	return refusalKey{e.kind, e.Text}
-}
+func (e *Error) key() refusalKey { return refusalKey{e.kind, cmp.Or(e.counted, e.Text)} }
 
 // newError makes an error of a kind, which must be one of the Err… variables.
 func newError(sentinel error, text string, attrs ...slog.Attr) *Error {

@@ -47,6 +47,11 @@ type gate struct {
 
 var errWaitedTooLong = errors.New("waited too long for other tokens to be verified")
 
+// gone is what a caller's context ended with.
+type gone struct{ error }
+
+func (g gone) Unwrap() error { return g.error }
+
 // do runs a signature check of a token of so many bytes, after waiting for a place
 // until the deadline if need be. After an error the check has not run.
 func (g *gate) do(ctx context.Context, source string, bytes int, deadline time.Time, check func()) *Error {
@@ -91,7 +96,7 @@ func (w *waiter) wait(ctx context.Context, ends <-chan struct{}, deadline time.T
 	case <-ends:
 	case <-w.done:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return gone{context.Cause(ctx)}
 	case <-timer.C:
 		return errWaitedTooLong
 	}
@@ -185,7 +190,18 @@ func busy(kind, cause error, attrs ...slog.Attr) *Error {
 	e := newError(kind, "too many new tokens are being verified: try again later", attrs...)
 	e.RetryAfter = time.Second
 	e.cause = cause
+	if cause != nil {
+		e.counted = countedAs(cause)
+	}
 	return e
+}
+
+// countedAs tells a caller who goes away, and hides nothing so, from all other causes.
+func countedAs(cause error) string {
+	if errors.As(cause, new(gone)) {
+		return "the caller went away"
+	}
+	return cause.Error()
 }
 
 // hostOf is the default Config.Source: the host of the peer's address, and for

@@ -101,6 +101,7 @@ type keySet struct {
 	keys []*jose.Key
 	byID map[string][]*jose.Key
 	odd  map[string]bool // the oddities that were logged of it
+	new  map[string]bool // key IDs that the set before lacked
 
 	url, etag  string        // what an If-None-Match may be sent for
 	discovered time.Time     // when a discovery document named url; zero with Config.JWKSURL
@@ -340,7 +341,7 @@ func (k *keySource) renew(ctx context.Context, now time.Time, h held) (set *keyS
 	if ended && set != nil && !reached(time.Now(), set.staleUntil) {
 		return set, true, nil // refreshed, or stale and tried
 	}
-	return nil, true, cmp.Or(e, unavailable(time.Second, errors.New("the keys expired while they were waited for")))
+	return nil, true, cmp.Or(e, heldUp(time.Second, errors.New("the keys expired while they were waited for")))
 }
 
 // triedLocked reports whether a failed attempt speaks for serving stale keys
@@ -417,7 +418,7 @@ func (k *keySource) pauseLocked(source string) time.Duration {
 }
 
 func unsettled(kid string, retryAfter time.Duration) *Error {
-	e := unavailable(retryAfter, errors.New("the key set lacks the token's key ID, and is not fetched for every unknown one"))
+	e := heldUp(retryAfter, errors.New("the key set lacks the token's key ID, and is not fetched for every unknown one"))
 	e.attrs = append(e.attrs, slog.String("kid", loggable(kid)))
 	return e
 }
@@ -442,7 +443,7 @@ func (k *keySource) waitAndUnlock(ctx context.Context, h held, f *flight) (ended
 		return true, unavailable(time.Until(k.nextTry), k.lastErr)
 	}
 	if k.waiters >= maxWaiters || !h.take() {
-		return false, unavailable(time.Second, errors.New("too many requests wait for the issuer's keys"))
+		return false, heldUp(time.Second, errors.New("too many requests wait for the issuer's keys"))
 	}
 	defer h.give()
 	k.waiters++
@@ -462,7 +463,7 @@ func waitUnlocked(mu *sync.Mutex, ctx context.Context, f *flight) (ended bool, e
 	case <-f.done:
 		return true, nil
 	case <-ctx.Done():
-		return false, unavailable(time.Second, context.Cause(ctx))
+		return false, heldUp(time.Second, gone{context.Cause(ctx)})
 	}
 }
 
@@ -494,6 +495,13 @@ func unavailable(retryAfter time.Duration, cause error) *Error {
 	e := newError(ErrUnavailable, "the token cannot be checked at the moment, since the issuer's keys cannot be had: try again later")
 	e.RetryAfter = max(retryAfter, time.Second)
 	e.cause = cause
+	return e
+}
+
+// heldUp is unavailable for a cause that is no failed fetch, and hides none.
+func heldUp(retryAfter time.Duration, cause error) *Error {
+	e := unavailable(retryAfter, cause)
+	e.counted = countedAs(cause)
 	return e
 }
 
@@ -634,11 +642,25 @@ func (k *keySource) succeedLocked(f *flight, set *keySet) {
 	old := k.current.Swap(set)
 	k.failedAt, k.nextTry, k.backoff, k.lastErr = time.Time{}, time.Time{}, 0, nil
 	if old != nil {
-		for kid := range old.byID {
-			remember(k.withdrawn, kid)
+		set.new = lacking(old.byID, set.byID)
+		for kid := range lacking(set.byID, old.byID) {
+			if !old.new[kid] { // else a replica that is late may have answered
+				remember(k.withdrawn, kid)
+			}
 		}
 	}
 	k.chargeLocked(f, set, now)
+}
+
+// lacking returns the key IDs that one set lacks of another's.
+func lacking(in, of map[string][]*jose.Key) map[string]bool {
+	kids := make(map[string]bool)
+	for kid := range of {
+		if in[kid] == nil {
+			kids[kid] = true
+		}
+	}
+	return kids
 }
 
 // chargeLocked takes a refetch that brought none of the wanted keys out of the

@@ -3,6 +3,7 @@ package m2mauth_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -284,5 +285,35 @@ func TestWithoutKeysTheIssuerIsAskedEveryTenSeconds(t *testing.T) {
 		issuer.Intercept(nil)
 		time.Sleep(10 * time.Second)
 		keysAtOnce(t, g, token, 200)
+	})
+}
+
+// One that is behind may answer a refresh right after another showed a new key.
+func TestAKeyIsNotWithdrawnByAReplicaThatIsLate(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := keysGuard(t, issuer)
+		published := func() string {
+			w := httptest.NewRecorder()
+			issuer.ServeHTTP(w, httptest.NewRequest("GET", issuer.JWKSURL(), nil))
+			return w.Body.String()
+		}
+		require.NoError(t, g.Warm(t.Context()))
+		late := published()
+		issuer.Rotate("ES384")
+		token, behind := keysToken(issuer, ""), false
+		keysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if behind {
+				_, _ = io.WriteString(w, late)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+		assert.Equal(t, 200, keysFrom(t, g, token, oneSource))
+		behind = true
+		time.Sleep(keysTTL)
+		require.NoError(t, g.Warm(t.Context()))
+		behind = false
+		assert.Equal(t, 200, keysFrom(t, g, token, oneSource), "asked again, and not refused as one that was rotated out")
 	})
 }

@@ -560,7 +560,7 @@ func (y *year) problem(r yearRequest) string {
 	case 503:
 		backoff := !failed.IsZero() && r.begin.Sub(failed) <= keysRetry+slack
 		expiring := age+r.end.Sub(r.begin) >= keysTTL+keysStaleFor
-		if (backoff || failure) && (!holds || !(fresh || stale) || expiring) || paused && !holds {
+		if (backoff || failure) && (!holds || !(fresh || stale) || expiring) || paused && (!holds || replaced) {
 			return ""
 		}
 		return "503, though the guard has the key or nothing has failed"

@@ -82,14 +82,19 @@ func TestEachReasonOfAKindHasAMinuteOfItsOwn(t *testing.T) {
 			check func(*http.Request) error
 			token m2mauthtest.Token
 		}{
-			"no sub":             {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"sub": nil}}},
-			"no jti":             {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": nil}}},
-			"jti is a number":    {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": 1}}},
-			"the wrong kind":     {rule(m2mauth.User()), m2mauthtest.Token{}},
-			"the wrong client":   {rule(m2mauth.Client("billing")), m2mauthtest.Token{}},
-			"a claim":            {rule(m2mauth.Claim("department", "sales")), m2mauthtest.Token{}},
-			"an organization":    {rule(m2mauth.AnyToken()), m2mauthtest.Token{OrganizationID: "acme"}},
-			"no organization":    {rule(m2mauth.OrganizationHeader("X-Organization")), m2mauthtest.Token{}},
+			"no sub":           {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"sub": nil}}},
+			"no jti":           {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": nil}}},
+			"jti is a number":  {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": 1}}},
+			"the wrong kind":   {rule(m2mauth.User()), m2mauthtest.Token{}},
+			"the wrong client": {rule(m2mauth.Client("billing")), m2mauthtest.Token{}},
+			"a claim":          {rule(m2mauth.Claim("department", "sales")), m2mauthtest.Token{}},
+			"an organization":  {rule(m2mauth.AnyToken()), m2mauthtest.Token{OrganizationID: "acme"}},
+			"no organization":  {rule(m2mauth.OrganizationHeader("X-Organization")), m2mauthtest.Token{}},
+			"found none":       {rule(m2mauth.OrganizationHeader("X-Organization")), m2mauthtest.Token{OrganizationID: "acme"}},
+			"another one": {func(r *http.Request) error {
+				r.Header.Set("X-Organization", "globex")
+				return rule(m2mauth.OrganizationHeader("X-Organization"))(r)
+			}, m2mauthtest.Token{OrganizationID: "acme"}},
 			"a scope of several": {rule(m2mauth.AllScopes("a", "b")), m2mauthtest.Token{Scopes: []string{"a"}}},
 			"no scopes":          {rule(m2mauth.AllScopes("a", "b")), m2mauthtest.Token{}},
 		} {
@@ -238,5 +243,36 @@ func TestACallerThatWentHidesNoOutage(t *testing.T) {
 			}
 		}
 		assert.Equal(t, []slog.Level{slog.LevelWarn, slog.LevelWarn}, levels)
+	})
+}
+
+// Made-up key IDs cause 503s of their own, which must not hide that the issuer is down.
+func TestMadeUpKeyIDsHideNoOutage(t *testing.T) {
+	keysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		guard, book := loggedGuard(t, issuer)
+		warned := func() (causes []string) {
+			for _, entry := range book.take() {
+				if entry.attrs["msg"] == "m2mauth: request refused" && entry.level == slog.LevelWarn && fmt.Sprint(entry.attrs["status"]) == "503" {
+					causes = append(causes, fmt.Sprint(entry.attrs["cause"]))
+				}
+			}
+			return causes
+		}
+		madeUp := func(kid string) string {
+			return issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": kid}})
+		}
+		for n := range 4 {
+			_, err := guard.Verify(t.Context(), madeUp(fmt.Sprint(n)))
+			require.Error(t, err)
+		}
+		require.Len(t, warned(), 1)
+		keysHook(issuer, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusBadGateway) })
+		time.Sleep(10 * time.Second)
+		_, err := guard.Verify(t.Context(), madeUp("another"))
+		require.ErrorIs(t, err, m2mauth.ErrUnavailable)
+		causes := warned()
+		require.Len(t, causes, 1)
+		assert.Contains(t, causes[0], "502")
 	})
 }

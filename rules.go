@@ -59,11 +59,12 @@ func metIf(holds bool, otherwise *refusal) verdict {
 
 // refusal is why a demand is not met. Those without err are shared.
 type refusal struct {
-	scope  bool        // a scope is missing
-	text   string      // for the caller
-	err    error       // of a user's function, which says nothing about the token
-	denied bool        // by Deny, which gave the text
-	attrs  []slog.Attr // for the log
+	scope   bool        // a scope is missing
+	text    string      // for the caller
+	err     error       // of a user's function, which says nothing about the token
+	denied  bool        // by Deny, which gave the text
+	counted string      // what the log counts it as, where text does not tell
+	attrs   []slog.Attr // for the log
 }
 
 // with joins two reasons: a failure outweighs a scope, and that all others.
@@ -305,6 +306,7 @@ type organization struct {
 // likely since the rule asks for what the route does not have.
 func organizationRule(text string, of func(Request) (string, error), where ...slog.Attr) Rule {
 	none := *otherOrganization
+	none.counted = "found no organization"
 	none.attrs = append(where, slog.String("value", ""))
 	return Rule{demand: organization{text: text, of: of, none: &none}, organization: true}
 }
@@ -359,7 +361,7 @@ func (d custom) check(ctx context.Context, c *Claims, r Request, ask asking) ver
 	case err == nil:
 		return met
 	case errors.As(err, &no):
-		return verdict{why: &refusal{text: no.text, denied: true}}
+		return verdict{why: &refusal{text: no.text, denied: true, counted: "Deny"}}
 	}
 	return verdict{why: &refusal{err: fmt.Errorf("%s: %w", d.appendText(nil), err)}}
 }
@@ -558,7 +560,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	case !why.scope:
 		e := newError(ErrForbidden, why.text, append([]slog.Attr{slog.String("rule", rule.String()),
 			slog.String("organization_id", loggable(c.organizationID))}, why.attrs...)...)
-		e.denied = why.denied
+		e.counted = why.counted
 		return e
 	}
 	text := why.text
