@@ -19,7 +19,7 @@ var entries = map[string]attacks.Entry{
 			answer.Claims, _ = m2mauth.FromContext(r.Context())
 		})).ServeHTTP(recorder, r.HTTP)
 		answer.Status = recorder.Code
-		if answer.Claims == nil {
+		if answer.Claims.IsZero() {
 			answer.Header, answer.Body = recorder.Header(), recorder.Body.Bytes()
 		}
 		return answer
@@ -29,7 +29,7 @@ var entries = map[string]attacks.Entry{
 		return answer
 	}},
 	"CheckRequest": {Send: func(t *testing.T, r attacks.Request) (answer attacks.Answer) {
-		answer.Claims, answer.Err = r.Guard.CheckRequest(t.Context(), headers(r.HTTP.Header), r.Rule)
+		answer.Claims, answer.Err = r.Guard.CheckRequest(t.Context(), headers{fields: r.HTTP.Header}, r.Rule)
 		return answer
 	}},
 	"Verify": {TokenAlone: true, Send: func(t *testing.T, r attacks.Request) (answer attacks.Answer) {

@@ -1,13 +1,12 @@
 package m2mauth
 
 import (
-	"context"
 	"crypto/sha256"
 	"hash/maphash"
+	"math/bits"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
@@ -17,13 +16,17 @@ const cacheShards = 16
 
 // tokenCache remembers tokens that passed every check, within a bound of bytes.
 // Each shard has two generations. Tokens enter the young one; when that is full
-// it becomes the old one, and what was old is forgotten. A hit moves a token back
-// to the young generation, so a stream of tokens seen once passes by those in use.
+// it becomes the old one, and what was old is forgotten. A hit in the old one enters
+// its token into the young one too, so one-off tokens do not evict tokens in use.
+//
+// A few busy callers send one token on every core: a known token is found without a
+// lock and without a write to memory that cores share.
 type tokenCache struct {
-	bytes  int64 // in all
-	limit  int64 // bytes of one generation of one shard
-	seed   maphash.Seed
-	shards [cacheShards]cacheShard
+	bytes   int64 // in all
+	limit   int64 // bytes of one generation of one shard
+	seed    maphash.Seed
+	shards  [cacheShards]cacheShard
+	lookups lookupCounts
 }
 
 // indexedBytes is how much of a token's end its hash is of: signatures differ there.
@@ -32,17 +35,107 @@ const indexedBytes = 64
 // cacheShard finds tokens by a hash that is quick and that no caller can aim,
 // but is no proof of identity: that is for token.is.
 type cacheShard struct {
-	hits, misses, evicted atomic.Uint64
+	generations atomic.Pointer[generations]
+	evicted     atomic.Uint64
 
-	mu         sync.RWMutex // guards the fields below
-	young, old map[uint64]*token
-	bytes      int64 // of young
+	mu sync.Mutex // guards changes of the generations and of their tokens, room and count
 
 	_ [64]byte // shards do not share a cache line
 }
 
+// generations are a shard's at one moment, so that a look-up in both misses no token
+// that is entered into the young one meanwhile.
+type generations struct{ young, old *generation }
+
+// generation is a hash table that is read while tokens enter. None leaves: all are
+// forgotten at once.
+type generation struct {
+	heads []atomic.Pointer[cacheEntry] // of chains
+	room  int64                        // bytes that are left
+	count int                          // tokens, but for those that are in a younger generation too
+}
+
+type cacheEntry struct {
+	hash  uint64
+	token atomic.Pointer[token] // replaced when it is verified again: its key may be newer
+	next  *cacheEntry           // never changes
+}
+
+// headBytes is how many bytes of tokens share a chain. A token takes at least two
+// thirds of that and mostly more, so chains are short.
+const headBytes = 1024
+
 func newTokenCache(bytes int64) *tokenCache {
-	return &tokenCache{bytes: bytes, limit: bytes / 2 / cacheShards, seed: maphash.MakeSeed()}
+	c := &tokenCache{bytes: bytes, limit: bytes / 2 / cacheShards, seed: maphash.MakeSeed()}
+	none := newGeneration(0) // has no room, and so is never written to
+	for i := range c.shards {
+		c.shards[i].generations.Store(&generations{young: none, old: none})
+	}
+	return c
+}
+
+func newGeneration(limit int64) *generation {
+	return &generation{heads: make([]atomic.Pointer[cacheEntry], limit/headBytes+1), room: limit}
+}
+
+// head is where a hash's chain begins. The hash's upper bits choose it, since the
+// lower ones chose the shard.
+func (g *generation) head(hash uint64) *atomic.Pointer[cacheEntry] {
+	i, _ := bits.Mul64(hash, uint64(len(g.heads)))
+	return &g.heads[i]
+}
+
+func (g *generation) find(hash uint64) *cacheEntry {
+	e := g.head(hash).Load()
+	for e != nil && e.hash != hash {
+		e = e.next
+	}
+	return e
+}
+
+// add puts a new entry before its chain, where those who read the chain miss nothing.
+func (g *generation) add(hash uint64, t *token) {
+	head := g.head(hash)
+	e := &cacheEntry{hash: hash, next: head.Load()}
+	e.token.Store(t)
+	head.Store(e)
+	g.room -= t.cost()
+	g.count++
+}
+
+// lookupCounts are hits and misses. Each core counts in a stripe of its own, which
+// the pool gives back to it.
+type lookupCounts struct {
+	stripes [64]lookupStripe
+	pool    sync.Pool     // of pointers to stripes
+	handed  atomic.Uint64 // stripes handed out, also again: above 64 cores, some share one
+}
+
+type lookupStripe struct {
+	hits, misses atomic.Uint64
+
+	_ [112]byte // two cache lines, which processors fetch together
+}
+
+func (c *lookupCounts) count(hit bool) {
+	s, _ := c.pool.Get().(*lookupStripe)
+	if s == nil {
+		s = &c.stripes[c.handed.Add(1)%uint64(len(c.stripes))]
+	}
+	if hit {
+		s.hits.Add(1)
+	} else {
+		s.misses.Add(1)
+	}
+	c.pool.Put(s)
+}
+
+func (c *lookupCounts) sum() (hits, misses uint64) {
+	for i := range c.stripes {
+		hits += c.stripes[i].hits.Load()
+		misses += c.stripes[i].misses.Load()
+	}
+	return hits, misses
 }
 
 // is reports whether raw is this very token: all of it, since taking one token
@@ -79,14 +172,9 @@ func (t *token) cost() int64 {
 // get returns what is remembered of a token, or nil. What depends on the clock,
 // the keys and the route has to be checked again.
 func (c *tokenCache) get(raw string) *token {
-	s, hash := c.shardOf(raw)
-	t, young := s.find(hash)
-	if t == nil || !t.is(raw) {
-		s.misses.Add(1)
-		return nil
-	}
-	s.hits.Add(1)
-	if !young {
+	t, young := c.find(raw)
+	c.lookups.count(t != nil)
+	if t != nil && !young {
 		c.put(raw, t)
 	}
 	return t
@@ -94,23 +182,29 @@ func (c *tokenCache) get(raw string) *token {
 
 // has is get for one who missed the token a moment ago: it counts nothing.
 func (c *tokenCache) has(raw string, key *jose.Key) bool {
+	t, _ := c.find(raw)
+	return t != nil && t.key == key
+}
+
+func (c *tokenCache) find(raw string) (t *token, young bool) {
 	s, hash := c.shardOf(raw)
-	t, _ := s.find(hash)
-	return t != nil && t.key == key && t.is(raw)
+	g := s.generations.Load()
+	e := g.young.find(hash)
+	if young = e != nil; !young {
+		e = g.old.find(hash)
+	}
+	if e == nil {
+		return nil, false
+	}
+	if t = e.token.Load(); !t.is(raw) {
+		return nil, false
+	}
+	return t, young
 }
 
 func (c *tokenCache) shardOf(raw string) (*cacheShard, uint64) {
 	hash := maphash.String(c.seed, raw[max(0, len(raw)-indexedBytes):])
 	return &c.shards[hash%cacheShards], hash
-}
-
-func (s *cacheShard) find(hash uint64) (t *token, young bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if t, young = s.young[hash]; !young {
-		t = s.old[hash]
-	}
-	return t, young
 }
 
 // put remembers a token, which must not change from then on. One that is over
@@ -123,134 +217,18 @@ func (c *tokenCache) put(raw string, t *token) {
 	s, hash := c.shardOf(raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.old, hash)
-	if known := s.young[hash]; known != nil {
-		s.bytes -= known.cost()
-	} else if s.young == nil || s.bytes+cost > c.limit {
-		s.evicted.Add(uint64(len(s.old)))
-		s.old, s.young, s.bytes = s.young, make(map[uint64]*token), 0
+	g := s.generations.Load()
+	if known := g.young.find(hash); known != nil {
+		g.young.room += known.token.Swap(t).cost() - cost
+		return
 	}
-	s.young[hash] = t
-	s.bytes += cost
-}
-
-// maxSharing bounds the requests that wait for others' checks, and sharingBytes is
-// what a token may have for one of these places: 24 MiB in all.
-const (
-	maxSharing   = 8192
-	sharingBytes = 3 << 10
-)
-
-// checks shares a signature check among requests with the same token, of which
-// a client may send many at once.
-type checks struct {
-	mu      sync.Mutex // guards the fields below
-	byKey   map[check]*checkUnderWay
-	queue   *queue // of those who wait for another's check
-	saved   uint64 // runs of f
-	refused uint64 // of those who wait, or would have
-}
-
-func newChecks() *checks {
-	return &checks{byKey: make(map[check]*checkUnderWay), queue: newQueue(maxSharing, sharingBytes)}
-}
-
-// check is what is checked: a token, against a key.
-type check struct {
-	raw string
-	key *jose.Key
-}
-
-type checkUnderWay struct {
-	done     chan struct{}
-	settled  bool // verified is the answer
-	verified bool
-	e        *Error // why its source gets no answer; with neither, its caller gave up
-	source   string
-}
-
-// once runs f, or waits until the deadline for the one who runs it for the same
-// check already. One that gives up, since its ctx ended or it panicked, leaves f
-// to the next; one that is refused leaves it to the next of another source, whose
-// place in the queue is another.
-func (c *checks) once(ctx context.Context, key check, source func() string, deadline time.Time, f func() (bool, *Error)) (bool, *Error) {
-	for {
-		c.mu.Lock()
-		running := c.byKey[key]
-		if running == nil {
-			running = &checkUnderWay{done: make(chan struct{})}
-			c.byKey[key] = running
-			c.mu.Unlock()
-			return c.run(ctx, key, running, source, f)
-		}
-		c.mu.Unlock()
-		own := source()
-		if e := c.share(ctx, running, own, len(key.raw), deadline); e != nil {
-			return false, c.refuse(e)
-		}
-		if running.e != nil && running.source == own {
-			return false, c.refuse(running.e)
-		}
-		if running.settled {
-			return running.verified, nil
-		}
+	if g.old.find(hash) != nil { // once, since it is found in young from now on
+		g.old.count--
 	}
-}
-
-func (c *checks) run(ctx context.Context, key check, running *checkUnderWay, source func() string, f func() (bool, *Error)) (bool, *Error) {
-	defer func() {
-		c.mu.Lock()
-		delete(c.byKey, key)
-		c.mu.Unlock()
-		close(running.done)
-	}()
-	verified, e := f()
-	running.verified, running.settled = verified, e == nil
-	if e != nil && ctx.Err() == nil {
-		shared := *e // e itself is completed by the caller
-		running.e, running.source = &shared, source()
+	if g.young.room < cost {
+		s.evicted.Add(uint64(g.old.count))
+		g = &generations{young: newGeneration(c.limit), old: g.young}
+		s.generations.Store(g)
 	}
-	return verified, e
-}
-
-// share waits for a check that another runs.
-func (c *checks) share(ctx context.Context, running *checkUnderWay, source string, bytes int, deadline time.Time) *Error {
-	w := newWaiter(nil)
-	c.mu.Lock()
-	err := c.queue.enter(w, source, bytes)
-	if err == nil {
-		c.saved++
-	}
-	c.mu.Unlock()
-	if err != nil {
-		return noRoom(err, source)
-	}
-	cause := c.waitFor(ctx, w, running, deadline)
-	switch {
-	case cause != nil:
-		return busy(ErrUnavailable, cause)
-	case w.displaced:
-		return noRoom(errOverShare, source)
-	}
-	return nil
-}
-
-// waitFor gives the place back however the wait ends, also by a panic in a context of
-// the user's.
-func (c *checks) waitFor(ctx context.Context, w *waiter, running *checkUnderWay, deadline time.Time) error {
-	defer func() {
-		c.mu.Lock()
-		w.leave()
-		c.mu.Unlock()
-	}()
-	return w.wait(ctx, running.done, deadline)
-}
-
-// refuse counts, and returns the error as one of the caller's own to complete.
-func (c *checks) refuse(e *Error) *Error {
-	c.mu.Lock()
-	c.refused++
-	c.mu.Unlock()
-	own := *e
-	return &own
+	g.young.add(hash, t)
 }

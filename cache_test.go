@@ -1,9 +1,7 @@
 package m2mauth
 
 import (
-	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -11,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -48,26 +45,55 @@ func seenToken(i int, more string) (raw string, t *token) {
 
 const usualScope = `"scope":"read:products write:products",`
 
+// contentsOf walks a generation of the shard, whose mutex is held. Each token is
+// there once, where a look-up finds it.
+func contentsOf(t *testing.T, c *tokenCache, s *cacheShard, g *generation) map[uint64]*token {
+	t.Helper()
+	tokens := make(map[uint64]*token)
+	for i := range g.heads {
+		for e := g.heads[i].Load(); e != nil; e = e.next {
+			assert.NotContains(t, tokens, e.hash)
+			assert.Same(t, e, g.find(e.hash))
+			assert.Same(t, s, &c.shards[e.hash%cacheShards])
+			tokens[e.hash] = e.token.Load()
+		}
+	}
+	return tokens
+}
+
+func costOf(tokens map[uint64]*token) (sum int64) {
+	for _, known := range tokens {
+		sum += known.cost()
+	}
+	return sum
+}
+
+// limitOf is the room that a generation has when it is empty.
+func limitOf(c *tokenCache, g *generation) int64 {
+	if len(g.heads) == 1 && g.heads[0].Load() == nil && g.room == 0 {
+		return 0 // that of a shard without tokens
+	}
+	return c.limit
+}
+
 // assertSound holds what is true of a memory whatever happened to it.
 func assertSound(t *testing.T, c *tokenCache) (remembered int) {
 	t.Helper()
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.mu.RLock()
-		bytes := func(generation map[uint64]*token) (sum int64) {
-			for _, known := range generation {
-				sum += known.cost()
-			}
-			return sum
+		s.mu.Lock()
+		g := s.generations.Load()
+		young, old := contentsOf(t, c, s, g.young), contentsOf(t, c, s, g.old)
+		assert.Equal(t, costOf(young), limitOf(c, g.young)-g.young.room)
+		assert.LessOrEqual(t, costOf(young), c.limit)
+		assert.LessOrEqual(t, costOf(old), c.limit)
+		assert.Len(t, young, g.young.count)
+		for hash := range young {
+			delete(old, hash)
 		}
-		assert.Equal(t, bytes(s.young), s.bytes)
-		assert.LessOrEqual(t, s.bytes, c.limit)
-		assert.LessOrEqual(t, bytes(s.old), c.limit)
-		for hash := range s.old {
-			assert.NotContains(t, s.young, hash, "a token is counted once")
-		}
-		remembered += len(s.young) + len(s.old)
-		s.mu.RUnlock()
+		assert.Len(t, old, g.old.count, "a token is counted once")
+		remembered += len(young) + len(old)
+		s.mu.Unlock()
 	}
 	return remembered
 }
@@ -110,7 +136,9 @@ func TestATokenIsFoundByAllOfIt(t *testing.T) {
 			// Even with the hash of the token that is remembered, which no
 			// caller can bring about.
 			s, hash := c.shardOf(stranger)
-			s.young = map[uint64]*token{hash: known}
+			young := newGeneration(c.limit)
+			young.add(hash, known)
+			s.generations.Store(&generations{young: young, old: newGeneration(0)})
 			assert.Nil(t, c.get(stranger))
 			assert.False(t, c.has(stranger, nil))
 		})
@@ -192,7 +220,7 @@ func TestATokenMayFillItsRoomToTheLastByte(t *testing.T) {
 	c = newTokenCache(2 * perToken)
 	c.put(raw, seen)
 	shard, _ := c.shardOf(raw)
-	for i := 2; len(shard.young) == 1; i++ {
+	for i := 2; shard.generations.Load().young.count == 1; i++ {
 		otherRaw, other := seenToken(i, usualScope)
 		if s, _ := c.shardOf(otherRaw); s == shard {
 			c.put(otherRaw, other)
@@ -200,8 +228,8 @@ func TestATokenMayFillItsRoomToTheLastByte(t *testing.T) {
 			break
 		}
 	}
-	assert.Len(t, shard.young, 2, "both have room in one generation")
-	assert.Empty(t, shard.old)
+	assert.Equal(t, 2, shard.generations.Load().young.count, "both have room in one generation")
+	assert.Zero(t, shard.generations.Load().old.count)
 }
 
 func TestEachAudienceAndEachScopeCosts(t *testing.T) {
@@ -212,7 +240,7 @@ func TestEachAudienceAndEachScopeCosts(t *testing.T) {
 		"scopes":    func(c *claimSet) { c.scopes.names = append(c.scopes.names, make([]string, 100)...) },
 	} {
 		_, more := seenToken(1, usualScope)
-		grow(more.claims.claimSet)
+		grow(more.claims)
 		assert.GreaterOrEqual(t, more.cost()-bare.cost(), int64(100*unsafe.Sizeof("")), name)
 	}
 }
@@ -235,15 +263,15 @@ func heldBytes() func() int64 {
 func TestMemoryOfAMillionTokens(t *testing.T) {
 	_, sample := seenToken(0, usualScope)
 	header, payload, _ := strings.Cut(sample.claims.signed, ".")
-	clone := func(c *Claims, signed string) *Claims { // with memory of its own, as read gives it
-		return &Claims{&claimSet{
+	clone := func(c *claimSet, signed string) *claimSet { // with memory of its own, as read gives it
+		return &claimSet{
 			issuer: strings.Clone(c.issuer), subject: strings.Clone(c.subject), clientID: strings.Clone(c.clientID), id: strings.Clone(c.id),
 			audience:  []string{strings.Clone(c.audience[0])},
 			scopes:    Scopes{splitScopes(strings.Clone(c.scopes.String()))},
 			issuedAt:  c.issuedAt,
 			expiresAt: c.expiresAt,
 			signed:    signed,
-		}}
+		}
 	}
 	held := heldBytes()
 	c := newTokenCache(defaultCacheBytes)
@@ -294,6 +322,179 @@ func TestMemoryIsCountedWhateverTokensHold(t *testing.T) {
 	}
 }
 
+func TestAMemoryWithoutTokensIsSmall(t *testing.T) {
+	held := heldBytes()
+	var all [100]*tokenCache
+	for i := range all {
+		all[i] = newTokenCache(1 << 30)
+	}
+	assert.Less(t, held()/int64(len(all)), int64(16<<10))
+	runtime.KeepAlive(all)
+}
+
+func TestChainsAreShortHoweverManyTokensThereAre(t *testing.T) {
+	t.Parallel()
+	for _, tokens := range []int{1, 1000, 300_000} {
+		c := newTokenCache(int64(2 * tokens * 640)) // the most tokens that this memory takes, in old and young
+		smallest := &token{claims: new(claimSet)}
+		for i := range tokens {
+			c.put(fmt.Sprintf("%064d", i), smallest)
+		}
+		for i := range c.shards {
+			g := c.shards[i].generations.Load()
+			for i := range g.young.heads {
+				length := 0
+				for e := g.young.heads[i].Load(); e != nil; e = e.next {
+					length++
+				}
+				require.Less(t, length, 20, "of %d", tokens)
+			}
+		}
+	}
+}
+
+// simpleMemory says what a memory does, with maps, and for one goroutine.
+type simpleMemory struct {
+	limit   int64
+	shards  map[*cacheShard]*[2]map[string]*token // young, old
+	evicted int
+}
+
+func (m *simpleMemory) get(s *cacheShard, raw string) *token {
+	g := m.shard(s)
+	if t := g[0][raw]; t != nil {
+		return t
+	}
+	t := g[1][raw]
+	if t != nil {
+		m.put(s, raw, t)
+	}
+	return t
+}
+
+func (m *simpleMemory) put(s *cacheShard, raw string, t *token) {
+	g := m.shard(s)
+	if t.cost() > m.limit {
+		return
+	}
+	delete(g[1], raw)
+	bytes := t.cost()
+	for _, other := range g[0] {
+		bytes += other.cost()
+	}
+	if g[0][raw] == nil && bytes > m.limit {
+		m.evicted += len(g[1])
+		g[0], g[1] = make(map[string]*token), g[0]
+	}
+	g[0][raw] = t
+}
+
+func (m *simpleMemory) shard(s *cacheShard) *[2]map[string]*token {
+	if m.shards[s] == nil {
+		m.shards[s] = &[2]map[string]*token{{}, {}}
+	}
+	return m.shards[s]
+}
+
+func (m *simpleMemory) remembered() (n int) {
+	for _, g := range m.shards {
+		n += len(g[0]) + len(g[1])
+	}
+	return n
+}
+
+// tokensOfOneShard returns tokens of several sizes, each in two versions of one
+// size, as they are before and after its key was replaced.
+func tokensOfOneShard(c *tokenCache, number int) (raws []string, versions [][2]*token) {
+	var shard *cacheShard
+	for i := 0; len(raws) < number; i++ {
+		scopes := `"scope":"` + strings.Repeat("read ", i%7) + `read",`
+		raw, first := seenToken(i, scopes)
+		s, _ := c.shardOf(raw)
+		if shard == nil {
+			shard = s
+		}
+		if s == shard {
+			_, second := seenToken(i, scopes)
+			raws, versions = append(raws, raw), append(versions, [2]*token{first, second})
+		}
+	}
+	return raws, versions
+}
+
+func TestTheMemoryDoesWhatASimpleOneDoes(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		c := newTokenCache(2 * cacheShards * (2000 + random.Int64N(12_000))) // one token to eight
+		m := &simpleMemory{limit: c.limit, shards: make(map[*cacheShard]*[2]map[string]*token)}
+		raws, versions := tokensOfOneShard(c, 30)
+		shard, _ := c.shardOf(raws[0])
+		var hits, misses uint64
+		for range 2000 {
+			i := random.IntN(1 + random.IntN(len(raws))) // some come often
+			switch random.IntN(3) {
+			case 0:
+				known := versions[i][random.IntN(2)]
+				c.put(raws[i], known)
+				m.put(shard, raws[i], known)
+			case 1:
+				want := m.get(shard, raws[i])
+				require.Same(t, want, c.get(raws[i]), "seed %d", seed)
+				if want != nil {
+					hits++
+				} else {
+					misses++
+				}
+			case 2:
+				g := m.shard(shard)
+				require.Equal(t, g[0][raws[i]] != nil || g[1][raws[i]] != nil, c.has(raws[i], nil), "seed %d", seed)
+			}
+		}
+		assert.Equal(t, m.remembered(), assertSound(t, c), "seed %d", seed)
+		assert.EqualValues(t, m.evicted, shard.evicted.Load(), "seed %d", seed)
+		gotHits, gotMisses := c.lookups.sum()
+		assert.Equal(t, []uint64{hits, misses}, []uint64{gotHits, gotMisses}, "seed %d", seed)
+	}
+}
+
+// Each goroutine uses a token in common before it enters another one, so that it is
+// in use in every generation: a generation has room for more tokens than there are
+// goroutines. Whatever moves meanwhile, it is always found.
+func TestATokenInUseIsAlwaysFound(t *testing.T) {
+	t.Parallel()
+	const goroutines, rounds = 8, 2000
+	c := newTokenCache(2 * cacheShards * 40_000)
+	raws, versions := tokensOfOneShard(c, 200)
+	largest := int64(0)
+	for _, version := range versions {
+		largest = max(largest, version[0].cost())
+	}
+	require.Greater(t, c.limit/largest, int64(2*goroutines))
+	c.put(raws[0], versions[0][0])
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range rounds {
+				if c.get(raws[0]) != versions[0][0] {
+					t.Errorf("a token in use is missed")
+				}
+				i := 1 + rand.IntN(len(raws)-1)
+				if known := c.get(raws[i]); known != nil && known != versions[i][0] && known != versions[i][1] {
+					t.Errorf("one token is taken for another")
+				}
+				c.put(raws[i], versions[i][rand.IntN(2)])
+			}
+		})
+	}
+	wg.Wait()
+	shard, _ := c.shardOf(raws[0])
+	assert.Greater(t, shard.evicted.Load(), uint64(1000), "many generations have passed")
+	assertSound(t, c)
+	hits, misses := c.lookups.sum()
+	assert.EqualValues(t, 2*goroutines*rounds, hits+misses, "each look-up is counted once, on whatever core")
+}
+
 func TestTheMemoryUnderLoad(t *testing.T) {
 	t.Parallel()
 	const tokens = 300
@@ -317,211 +518,4 @@ func TestTheMemoryUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	assert.Positive(t, assertSound(t, c))
-}
-
-// checkIn runs once in the bubble, up to where it waits. The answer comes on the
-// channel.
-func checkIn(ctx context.Context, c *checks, key check, source string, f func() (bool, *Error)) <-chan checkAnswer {
-	answer := make(chan checkAnswer, 1)
-	go func() {
-		a := checkAnswer{}
-		defer func() {
-			a.panicked = recover()
-			answer <- a
-		}()
-		a.verified, a.e = c.once(ctx, key, func() string { return source }, time.Now().Add(maxQueueTime), f)
-	}()
-	synctest.Wait()
-	return answer
-}
-
-type checkAnswer struct {
-	verified bool
-	e        *Error
-	panicked any
-}
-
-func TestOneCheckServesAllWhoWaitForIt(t *testing.T) {
-	t.Parallel()
-	for name, verified := range map[string]bool{"a good signature": true, "a wrong signature": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				c, key, runs := newChecks(), check{"token", new(jose.Key)}, 0
-				f := func() (bool, *Error) {
-					runs++
-					time.Sleep(time.Second)
-					return verified, nil
-				}
-				var answers []<-chan checkAnswer
-				for range 1000 {
-					answer := make(chan checkAnswer, 1)
-					go func() {
-						verified, e := c.once(t.Context(), key, func() string { return "a" }, time.Now().Add(maxQueueTime), f)
-						answer <- checkAnswer{verified: verified, e: e}
-					}()
-					answers = append(answers, answer)
-				}
-				for _, answer := range answers {
-					assert.Equal(t, checkAnswer{verified: verified}, <-answer)
-				}
-				assert.Equal(t, 1, runs)
-				assert.EqualValues(t, 999, c.saved)
-				assert.Empty(t, c.byKey)
-
-				_, e := c.once(t.Context(), key, func() string { return "a" }, time.Now().Add(maxQueueTime), f)
-				assert.Nil(t, e)
-				assert.Equal(t, 2, runs, "a result is for those who waited for it, and is not kept")
-			})
-		})
-	}
-}
-
-func TestOnlyTheSameTokenAndKeyShareACheck(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, key := newChecks(), new(jose.Key)
-		begin := time.Now()
-		slow := func(verified bool) func() (bool, *Error) {
-			return func() (bool, *Error) { time.Sleep(time.Second); return verified, nil }
-		}
-		good := checkIn(t.Context(), c, check{"token", key}, "a", slow(true))
-		otherToken := checkIn(t.Context(), c, check{"tokem", key}, "a", slow(false))
-		otherKey := checkIn(t.Context(), c, check{"token", new(jose.Key)}, "a", slow(false))
-		assert.True(t, (<-good).verified)
-		assert.False(t, (<-otherToken).verified)
-		assert.False(t, (<-otherKey).verified)
-		assert.Equal(t, time.Second, time.Since(begin))
-	})
-}
-
-func TestOneWhoGivesUpFreesOnlyItself(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, key, gone := newChecks(), check{"token", new(jose.Key)}, errors.New("the client is gone")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		slow := func() (bool, *Error) { time.Sleep(time.Second); return true, nil }
-		begin := time.Now()
-		first := checkIn(t.Context(), c, key, "a", slow)
-		leaving := checkIn(ctx, c, key, "a", slow)
-		last := checkIn(t.Context(), c, key, "a", slow)
-		cancel(gone)
-		a := <-leaving
-		assert.Zero(t, time.Since(begin))
-		assert.ErrorIs(t, a.e, ErrUnavailable)
-		assert.ErrorIs(t, a.e, gone)
-		assert.Equal(t, time.Second, a.e.RetryAfter)
-		assert.True(t, (<-first).verified)
-		assert.True(t, (<-last).verified)
-		assert.Equal(t, time.Second, time.Since(begin))
-		assert.Empty(t, c.byKey)
-	})
-}
-
-// However the one who runs the check ends without an answer, the next runs it.
-func TestACheckWithoutAnswerIsLeftToTheNext(t *testing.T) {
-	t.Parallel()
-	for name, end := range map[string]func(cancel func()) *Error{
-		"its context ends": func(cancel func()) *Error {
-			cancel()
-			return busy(ErrUnavailable, context.Canceled)
-		},
-		"it panics":             func(func()) *Error { panic("broken") },
-		"its goroutine ends":    func(func()) *Error { runtime.Goexit(); return nil },
-		"its source is refused": func(func()) *Error { return busy(ErrBusy, nil) },
-		"it waited too long":    func(func()) *Error { return busy(ErrUnavailable, errWaitedTooLong) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				c, key := newChecks(), check{"token", new(jose.Key)}
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				first := checkIn(ctx, c, key, "a", func() (bool, *Error) {
-					time.Sleep(maxQueueTime / 4)
-					return false, end(cancel)
-				})
-				var next []<-chan checkAnswer
-				runs := 0
-				for range 10 {
-					next = append(next, checkIn(t.Context(), c, key, "b", func() (bool, *Error) {
-						runs++
-						time.Sleep(maxQueueTime / 4)
-						return true, nil
-					}))
-				}
-				for _, answer := range next {
-					assert.Equal(t, checkAnswer{verified: true}, <-answer)
-				}
-				assert.Equal(t, 1, runs)
-				assert.False(t, (<-first).verified)
-				assert.Empty(t, c.byKey, "nobody is left to wait for")
-			})
-		})
-	}
-}
-
-// Each request completes its error with its own realm, and logs it. Only the
-// race detector sees that they do not do so to the same one.
-func TestSharedErrorsAreEachTheirOwn(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, key := newChecks(), check{"token", new(jose.Key)}
-		var answers []<-chan checkAnswer
-		for range 10 {
-			answer := make(chan checkAnswer, 1)
-			go func() {
-				_, e := c.once(t.Context(), key, func() string { return "a" }, time.Now().Add(maxQueueTime), func() (bool, *Error) {
-					time.Sleep(time.Second)
-					return false, busy(ErrUnavailable, errors.New("no place"))
-				})
-				e.realm = "realm"
-				answer <- checkAnswer{e: e}
-			}()
-			answers = append(answers, answer)
-		}
-		seen := make(map[*Error]bool)
-		for _, answer := range answers {
-			e := (<-answer).e
-			assert.ErrorIs(t, e, ErrUnavailable)
-			assert.Equal(t, time.Second, e.RetryAfter)
-			seen[e] = true
-		}
-		assert.Len(t, seen, 10)
-		assert.EqualValues(t, 9, c.saved)
-		assert.EqualValues(t, 9, c.refused, "but for the one whom the gate counts")
-	})
-}
-
-// A source's refusal is for those of that source: they would wait in the same queue.
-func TestARefusalIsSharedWithinItsSource(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, key, runs := newChecks(), check{"token", new(jose.Key)}, 0
-		refused := func() (bool, *Error) {
-			runs++
-			time.Sleep(time.Second)
-			return false, busy(ErrBusy, nil)
-		}
-		first := checkIn(t.Context(), c, key, "a", refused)
-		second := checkIn(t.Context(), c, key, "a", refused)
-		assert.ErrorIs(t, (<-first).e, ErrBusy)
-		assert.ErrorIs(t, (<-second).e, ErrBusy)
-		assert.Equal(t, 1, runs)
-	})
-}
-
-// Whoever runs the check, nobody waits longer than the queue lets one wait.
-func TestOneWhoSharesACheckWaitsNoLongerThanItsOwnDeadline(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, key, begin := newChecks(), check{"token", new(jose.Key)}, time.Now()
-		first := checkIn(t.Context(), c, key, "a", func() (bool, *Error) { time.Sleep(time.Minute); return true, nil })
-		second := <-checkIn(t.Context(), c, key, "b", func() (bool, *Error) { return true, nil })
-		assert.ErrorIs(t, second.e, ErrUnavailable)
-		assert.ErrorIs(t, second.e, errWaitedTooLong)
-		assert.Equal(t, maxQueueTime, time.Since(begin))
-		assert.EqualValues(t, 1, c.refused)
-		assert.True(t, (<-first).verified)
-	})
 }

@@ -16,24 +16,29 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
+	"github.com/m2mauth/m2mauth/internal/strictjson"
 )
 
-// Claims are what a verified token says. They come from a [Guard] alone, never
-// beside an error, and cannot be changed: requests with the same token share
-// what a Claims points to, and no more.
-type Claims struct{ *claimSet }
+// Claims holds the claims of a verified token. A [Guard] never returns Claims
+// together with an error. The zero Claims says nothing: its strings are empty, it
+// holds no scopes, and no method of it panics. Claims cannot be changed, and cannot
+// be compared with ==; two requests with one token share what is behind them.
+type Claims struct {
+	_   [0]func() // what is behind set is nobody's to compare
+	set *claimSet // nil in the zero Claims
+}
 
 // claimSet is never written to once its token has been read.
 type claimSet struct {
 	issuer, subject, clientID, id, organizationID string
 
-	isMachine func(*Claims) bool // Config.IsMachine
+	isMachine func(Claims) bool // Config.IsMachine
 	audience  []string
 	scopes    Scopes
 	issuedAt  time.Time
 	notBefore time.Time
-	expiresAt time.Time // on both clocks
-	signed    string    // header and payload as they came, for Decode
+	expiresAt time.Time
+	signed    string // header and payload as they came, for Decode
 
 	read   int                         // bytes of the payload that the strings above are from, at most
 	others atomic.Pointer[[]keptClaim] // what stringsOf has read beside them
@@ -41,91 +46,85 @@ type claimSet struct {
 
 var noClaims = new(claimSet)
 
-// set makes the zero Claims one that says nothing.
-func (c *Claims) set() *claimSet {
-	if c.claimSet == nil {
+// read returns the claims of a token, or those that say nothing.
+func (c Claims) read() *claimSet {
+	if c.set == nil {
 		return noClaims
 	}
-	return c.claimSet
+	return c.set
 }
 
-// own returns Claims for one request: whatever is done to them, even *claims = …,
-// no other request sees it.
-func (c *Claims) own() *Claims { return &Claims{c.claimSet} }
-
-// ownClaims is own for what [Guard.decide] returns.
-func ownClaims(set *claimSet, err error) (*Claims, error) {
-	if set == nil {
-		return nil, err
-	}
-	return &Claims{set}, nil
-}
+// IsZero reports whether c is the zero Claims, which no token has: those of a
+// request without a caller.
+func (c Claims) IsZero() bool { return c.set == nil }
 
 // AppID returns the ID of the machine-to-machine application that the token was
 // issued to: the client, which with Logto is sub too, where the token is a
 // machine's. For a user's token it returns "", so that a user's ID is never
 // taken for an application's.
-func (c *Claims) AppID() string {
+func (c Claims) AppID() string {
 	if !c.IsMachine() {
 		return ""
 	}
-	return c.set().clientID
+	return c.read().clientID
 }
 
 // IsMachine reports whether the token speaks for an application itself and not
 // for a user of it: whether sub equals the client (RFC 9068 §2.2), or what
 // Config.IsMachine says.
-func (c *Claims) IsMachine() bool {
-	if c.set().isMachine != nil {
-		return c.set().isMachine(c.own())
+func (c Claims) IsMachine() bool { return c.read().machine() }
+
+func (s *claimSet) machine() bool {
+	if s.isMachine != nil {
+		return s.isMachine(Claims{set: s})
 	}
-	return c.set().subject != "" && c.set().subject == c.set().clientID
+	return s.subject != "" && s.subject == s.clientID
 }
 
 // Subject returns sub: an application's ID or a user's. See [Claims.AppID].
-func (c *Claims) Subject() string { return c.set().subject }
+func (c Claims) Subject() string { return c.read().subject }
 
 // ClientID returns the application that asked for the token: client_id, or the
 // claim that Config.ClientClaims names.
-func (c *Claims) ClientID() string { return c.set().clientID }
+func (c Claims) ClientID() string { return c.read().clientID }
 
 // Issuer returns iss, which equals Config.Issuer.
-func (c *Claims) Issuer() string { return c.set().issuer }
+func (c Claims) Issuer() string { return c.read().issuer }
 
 // ID returns jti, the token's identifier, or "" if it has none.
-func (c *Claims) ID() string { return c.set().id }
+func (c Claims) ID() string { return c.read().id }
 
 // OrganizationID returns the Logto organization that the token is limited to, or
 // "" if it is not limited to one: organization_id, or for an organization token
 // the end of aud.
-func (c *Claims) OrganizationID() string { return c.set().organizationID }
+func (c Claims) OrganizationID() string { return c.read().organizationID }
 
 // Audience returns a copy of aud.
-func (c *Claims) Audience() []string { return slices.Clone(c.set().audience) }
+func (c Claims) Audience() []string { return slices.Clone(c.read().audience) }
 
 // Scopes returns the permissions that the token holds.
-func (c *Claims) Scopes() Scopes { return c.set().scopes }
+func (c Claims) Scopes() Scopes { return c.read().scopes }
 
 // IssuedAt returns iat, or the zero time if the token has none.
-func (c *Claims) IssuedAt() time.Time { return c.set().issuedAt }
+func (c Claims) IssuedAt() time.Time { return c.read().issuedAt }
 
 // ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer, and
 // so long may an answer go on that was begun with it: see the example.
-func (c *Claims) ExpiresAt() time.Time { return c.set().expiresAt.Round(0) }
+func (c Claims) ExpiresAt() time.Time { return c.read().expiresAt.Round(0) }
 
 // Decode stores the token's whole payload in the value that v points to, for
 // claims of your own. It follows the rules of encoding/json/v2: names match
 // exactly (encoding/json would fill a field "sub" from a member "SUB").
-func (c *Claims) Decode(v any) error {
-	payload, err := c.payload()
+func (c Claims) Decode(v any) error {
+	payload, err := c.read().payload()
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(payload, v)
 }
 
-func (c *Claims) payload() ([]byte, error) {
-	_, encoded, ok := strings.Cut(c.set().signed, ".")
+func (c *claimSet) payload() ([]byte, error) {
+	_, encoded, ok := strings.Cut(c.signed, ".")
 	if !ok {
 		return nil, errors.New("m2mauth: Decode: these Claims come from no token")
 	}
@@ -145,14 +144,14 @@ func (k keptClaim) memory() int {
 
 // hasAny reports whether a claim is one of the values, or an array of strings that
 // holds one.
-func (c *Claims) hasAny(claim string, values []string) bool {
-	switch set := c.set(); claim { // what has been read is not read again
+func (c *claimSet) hasAny(claim string, values []string) bool {
+	switch claim { // what has been read is not read again
 	case "iss":
-		return slices.Contains(values, set.issuer)
+		return slices.Contains(values, c.issuer)
 	case "sub":
-		return slices.Contains(values, set.subject)
+		return slices.Contains(values, c.subject)
 	case "jti":
-		return set.id != "" && slices.Contains(values, set.id)
+		return c.id != "" && slices.Contains(values, c.id)
 	}
 	return slices.ContainsFunc(c.stringsOf(claim), func(value string) bool { return slices.Contains(values, value) })
 }
@@ -160,13 +159,12 @@ func (c *Claims) hasAny(claim string, values []string) bool {
 // stringsOf returns the strings that a claim is or holds. Only claims that rules
 // ask for are kept, within the bytes that token.cost counts for all that claims
 // hold: what is over that is read each time.
-func (c *Claims) stringsOf(claim string) []string {
-	set := c.set()
+func (c *claimSet) stringsOf(claim string) []string {
 	if claim == "aud" {
-		return set.audience
+		return c.audience
 	}
 	var kept []keptClaim
-	if others := set.others.Load(); others != nil {
+	if others := c.others.Load(); others != nil {
 		kept = *others
 	}
 	for _, k := range kept {
@@ -177,24 +175,24 @@ func (c *Claims) stringsOf(claim string) []string {
 	return c.readAndKeep(claim, kept)
 }
 
-func (c *Claims) readAndKeep(claim string, kept []keptClaim) []string {
-	set, read := c.set(), keptClaim{name: claim}
+func (c *claimSet) readAndKeep(claim string, kept []keptClaim) []string {
+	read := keptClaim{name: claim}
 	if payload, err := c.payload(); err == nil {
-		_ = readObject(payload, func(name []byte, value jsontext.Value) error { // has been read before
-			if list, ok := stringsOf(value); ok && string(name) == claim {
+		_ = strictjson.Object(payload, func(name []byte, value jsontext.Value) error { // has been read before
+			if list, ok := strictjson.Strings(value); ok && string(name) == claim {
 				read.values = list
 			}
 			return nil
 		})
 	}
-	shared := []string{set.clientID, set.organizationID} // which other claims may name too
+	shared := []string{c.clientID, c.organizationID} // which other claims may name too
 	for i, value := range read.values {
 		if at := slices.Index(shared, value); at >= 0 {
 			read.values[i] = shared[at]
 		}
 	}
 	all := append(slices.Clone(kept), read)
-	held := set.read
+	held := c.read
 	for _, k := range all {
 		held += k.memory()
 		for _, value := range k.values {
@@ -203,8 +201,8 @@ func (c *Claims) readAndKeep(claim string, kept []keptClaim) []string {
 			}
 		}
 	}
-	if held <= len(set.signed) {
-		set.others.Store(&all) // of two at the same time the last stays, and the other is read again
+	if held <= len(c.signed) {
+		c.others.Store(&all) // of two at the same time the last stays, and the other is read again
 	}
 	return read.values
 }
@@ -217,7 +215,7 @@ type claimPolicy struct {
 	clientClaims []string
 	leeway       time.Duration
 	maxLifetime  time.Duration
-	isMachine    func(*Claims) bool
+	isMachine    func(Claims) bool
 
 	// organizations: the audience is that of Logto's organization tokens, which
 	// ends in the organization's ID.
@@ -233,16 +231,16 @@ type claimValues struct {
 	scopes, clients []jsontext.Value // in the order of the policy's names
 }
 
-// read turns a token's payload into Claims, if they are acceptable now.
+// read turns a token's payload into claims, if they are acceptable now.
 // accessToken says that the header's typ is at+jwt, for which RFC 9068 §2.2
 // requires more claims than other types have.
-func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*Claims, *Error) {
+func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*claimSet, *Error) {
 	values, err := p.collect(payload)
 	if err != nil {
 		return nil, newError(ErrMalformed, payloadText)
 	}
-	c := &Claims{&claimSet{isMachine: p.isMachine, read: values.bytes()}}
-	for _, check := range []func(*Claims, *claimValues) *Error{
+	c := &claimSet{isMachine: p.isMachine, read: values.bytes()}
+	for _, check := range []func(*claimSet, *claimValues) *Error{
 		p.checkIssuer,
 		p.checkAudience,
 		p.checkConfirmation,
@@ -275,7 +273,7 @@ func (p *claimPolicy) collect(payload []byte) (*claimValues, error) {
 		scopes:  make([]jsontext.Value, len(p.scopeClaims)),
 		clients: make([]jsontext.Value, len(p.clientClaims)),
 	}
-	err := readObject(payload, func(name []byte, value jsontext.Value) error {
+	err := strictjson.Object(payload, func(name []byte, value jsontext.Value) error {
 		switch string(name) {
 		case "iss":
 			v.iss = value
@@ -335,14 +333,14 @@ func requiredString(claim string, v jsontext.Value) (string, *Error) {
 	if v == nil {
 		return "", missing(claim)
 	}
-	s, ok := stringOf(v)
+	s, ok := strictjson.String(v)
 	if !ok || s == "" {
 		return "", mistyped(claim, "a non-empty string")
 	}
 	return s, nil
 }
 
-func (p *claimPolicy) checkIssuer(c *Claims, v *claimValues) (e *Error) {
+func (p *claimPolicy) checkIssuer(c *claimSet, v *claimValues) (e *Error) {
 	if c.issuer, e = requiredString("iss", v.iss); e != nil {
 		return e
 	}
@@ -352,12 +350,12 @@ func (p *claimPolicy) checkIssuer(c *Claims, v *claimValues) (e *Error) {
 	return nil
 }
 
-func (p *claimPolicy) checkAudience(c *Claims, v *claimValues) *Error {
+func (p *claimPolicy) checkAudience(c *claimSet, v *claimValues) *Error {
 	if v.aud == nil {
 		return missing("aud")
 	}
 	var ok bool
-	if c.audience, ok = stringsOf(v.aud); !ok {
+	if c.audience, ok = strictjson.Strings(v.aud); !ok {
 		return mistyped("aud", "a string or an array of strings")
 	}
 	switch {
@@ -374,7 +372,7 @@ func (p *claimPolicy) checkAudience(c *Claims, v *claimValues) *Error {
 	return p.wrongAudience(c)
 }
 
-func (p *claimPolicy) wrongAudience(c *Claims) *Error {
+func (p *claimPolicy) wrongAudience(c *claimSet) *Error {
 	return newError(ErrAudience, audienceHint(p.audiences, c.audience),
 		expected(strings.Join(p.audiences, " ")), got(strings.Join(c.audience, " ")))
 }
@@ -385,7 +383,7 @@ func isOrganizationAudience(audience string) bool {
 
 // readOrganizationAudience takes the organization of an organization token from
 // its only audience.
-func (p *claimPolicy) readOrganizationAudience(c *Claims) *Error {
+func (p *claimPolicy) readOrganizationAudience(c *claimSet) *Error {
 	if len(c.audience) == 1 {
 		if id, ok := strings.CutPrefix(c.audience[0], organizationAudience); ok && id != "" {
 			c.organizationID = id
@@ -397,7 +395,7 @@ func (p *claimPolicy) readOrganizationAudience(c *Claims) *Error {
 
 // checkConfirmation refuses tokens bound to their sender's key (RFC 7800, 8705,
 // 9449): taken as a plain bearer token, such a token could be replayed by a thief.
-func (p *claimPolicy) checkConfirmation(_ *Claims, v *claimValues) *Error {
+func (p *claimPolicy) checkConfirmation(_ *claimSet, v *claimValues) *Error {
 	if v.cnf != nil {
 		return newError(ErrClaims, "the token is bound to a key of its sender (cnf), and cannot be used as a plain bearer token",
 			slog.String("claim", "cnf"))
@@ -405,7 +403,7 @@ func (p *claimPolicy) checkConfirmation(_ *Claims, v *claimValues) *Error {
 	return nil
 }
 
-func (p *claimPolicy) readTimes(c *Claims, v *claimValues) *Error {
+func (p *claimPolicy) readTimes(c *claimSet, v *claimValues) *Error {
 	for _, t := range []struct {
 		claim string
 		value jsontext.Value
@@ -444,7 +442,7 @@ func numericDate(v jsontext.Value) (time.Time, bool) {
 }
 
 // checkTimes is apart from readTimes since a remembered token's clock goes on.
-func (p *claimPolicy) checkTimes(c *Claims, now time.Time) *Error {
+func (p *claimPolicy) checkTimes(c *claimSet, now time.Time) *Error {
 	if reached(now, c.expiresAt.Add(p.leeway)) {
 		return newError(ErrExpired, "the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ",
 			slog.Time("exp", c.expiresAt.UTC()), slog.Time("now", now.UTC()))
@@ -471,14 +469,14 @@ func notYetValid(claim string, at, now time.Time) *Error {
 		slog.Time(claim, at.UTC()), slog.Time("now", now.UTC()))
 }
 
-func (p *claimPolicy) readSubject(c *Claims, v *claimValues) (e *Error) {
+func (p *claimPolicy) readSubject(c *claimSet, v *claimValues) (e *Error) {
 	c.subject, e = requiredString("sub", v.sub)
 	return e
 }
 
 // readClient takes the client from the first of the policy's claims that the
 // token has. Two of them that disagree could be read in two ways.
-func (p *claimPolicy) readClient(c *Claims, v *claimValues) *Error {
+func (p *claimPolicy) readClient(c *claimSet, v *claimValues) *Error {
 	for i, value := range v.clients {
 		if value == nil {
 			continue
@@ -498,7 +496,7 @@ func (p *claimPolicy) readClient(c *Claims, v *claimValues) *Error {
 	return nil
 }
 
-func (p *claimPolicy) readID(c *Claims, v *claimValues) (e *Error) {
+func (p *claimPolicy) readID(c *claimSet, v *claimValues) (e *Error) {
 	if v.jti != nil {
 		c.id, e = requiredString("jti", v.jti)
 	}
@@ -508,12 +506,12 @@ func (p *claimPolicy) readID(c *Claims, v *claimValues) (e *Error) {
 // readScopes takes permissions from the policy's claims and from nowhere else:
 // a Logto tenant's claims script can write scp, roles and permissions, but not scope.
 // Duende's IdentityServer and Spring write scope as an array.
-func (p *claimPolicy) readScopes(c *Claims, v *claimValues) *Error {
+func (p *claimPolicy) readScopes(c *claimSet, v *claimValues) *Error {
 	for i, value := range v.scopes {
 		if value == nil {
 			continue
 		}
-		list, ok := stringsOf(value)
+		list, ok := strictjson.Strings(value)
 		if !ok {
 			return mistyped(p.scopeClaims[i], "a string or an array of strings")
 		}
@@ -525,7 +523,7 @@ func (p *claimPolicy) readScopes(c *Claims, v *claimValues) *Error {
 	return nil
 }
 
-func (p *claimPolicy) readOrganization(c *Claims, v *claimValues) (e *Error) {
+func (p *claimPolicy) readOrganization(c *claimSet, v *claimValues) (e *Error) {
 	if v.organizationID != nil {
 		if p.organizations { // named twice, an organization could be read in two ways
 			return newError(ErrClaims, "the token names an organization both in its audience and in organization_id", slog.String("claim", "organization_id"))

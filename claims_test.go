@@ -15,7 +15,7 @@ import (
 )
 
 // verified returns the claims of a token that a guard of the shop accepts.
-func verified(tb testing.TB, token m2mauthtest.Token, change ...func(*m2mauth.Config)) *m2mauth.Claims {
+func verified(tb testing.TB, token m2mauthtest.Token, change ...func(*m2mauth.Config)) m2mauth.Claims {
 	tb.Helper()
 	issuer := m2mauthtest.NewIssuer()
 	if token.Audience == "" {

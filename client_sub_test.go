@@ -15,11 +15,11 @@ import (
 // user's token would meet Machine, and AppID would be the user's ID.
 func TestSubAmongClientClaimsNeedsIsMachine(t *testing.T) {
 	t.Parallel()
-	isMachine := func(c *m2mauth.Claims) bool { return slices.Contains([]string{"app"}, c.Subject()) }
+	isMachine := func(c m2mauth.Claims) bool { return slices.Contains([]string{"app"}, c.Subject()) }
 	for _, test := range []struct {
 		name      string
 		claims    []string
-		isMachine func(*m2mauth.Claims) bool
+		isMachine func(m2mauth.Claims) bool
 		good      bool
 	}{
 		{"sub alone", []string{"sub"}, nil, false},
@@ -49,7 +49,7 @@ func TestSubAmongClientClaimsNeedsIsMachine(t *testing.T) {
 	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.ClientClaims, c.IsMachine = []string{"sub"}, isMachine })
 	for subject, want := range map[string]error{"app": nil, "user": m2mauth.ErrForbidden} {
 		token := issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"sub": subject, "client_id": nil}})
-		_, err := guard.Check(requestWith("Bearer "+token), m2mauth.Machine())
+		_, err := guard.Check(requestWith("Bearer "+token), m2mauth.MachineToken())
 		require.ErrorIs(t, err, want, subject)
 	}
 }

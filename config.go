@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
+	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
 // Config says which tokens a [Guard] accepts and where the issuer's keys are.
@@ -22,7 +23,7 @@ type Config struct {
 	// Issuer is the issuer's identifier, an absolute https URL, which must
 	// equal iss byte by byte (RFC 9068 §4). Logto's ends in /oidc:
 	// https://your.logto.endpoint/oidc. http is accepted for loopback hosts
-	// and PlainHTTPHosts, and for any host where JWKSURL or JWKS is set, since
+	// and InsecureHTTPHosts, and for any host where JWKSURL or JWKS is set, since
 	// the issuer is then never asked.
 	Issuer string
 
@@ -45,10 +46,10 @@ type Config struct {
 	// network: nothing is fetched then. Not together with JWKSURL.
 	JWKS []byte
 
-	// PlainHTTPHosts are hosts, besides loopback, that may be asked over http,
+	// InsecureHTTPHosts are hosts, besides loopback, that may be asked over http,
 	// such as "logto" or "logto:3001" in compose or Kubernetes. Whoever can
 	// change what such a host answers can forge tokens. Default: none.
-	PlainHTTPHosts []string
+	InsecureHTTPHosts []string
 
 	// Algorithms are the signature algorithms accepted (RFC 7518 §3.1, RFC 8037,
 	// RFC 9864). Default: ES256, ES384, ES512, RS256, RS384, RS512, PS256,
@@ -110,13 +111,13 @@ type Config struct {
 	// tokens; at least 1 MiB; negative: none is remembered.
 	CacheBytes int64
 
-	// Source says whom a request counts as where new tokens must wait to be
+	// QueueKey says whom a request counts as where new tokens must wait to be
 	// verified: sources are served in turn, so that a flood from one does not
 	// delay the others. One that asks for a key ID which the issuer does not have
 	// causes no fetch for 10 seconds. Default: the host of the peer's address, for
 	// IPv6 its /64. Behind a proxy, take the address that the proxy vouches for.
 	// Sources that are IPv6 addresses or networks of one /48 share one turn.
-	Source func(Request) string
+	QueueKey func(Request) string
 
 	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII
 	// without quotes and backslashes. Default: Audience, without characters
@@ -141,17 +142,17 @@ type Config struct {
 	// it must then write. Default: a small JSON body.
 	ErrorHandler func(http.ResponseWriter, *http.Request, *Error)
 
-	// AllowOrganizations lets tokens with organization_id through, whose
+	// InsecureAllowOrganizationTokens lets tokens with organization_id through, whose
 	// scopes hold within one Logto organization only. Default: they get 403.
 	// Set it only if your handlers compare Claims.OrganizationID themselves:
 	// otherwise a role in one customer's organization opens the data of all.
-	AllowOrganizations bool
+	InsecureAllowOrganizationTokens bool
 
 	// IsMachine tells a machine's token from a user's where sub is not the
 	// client, as with Auth0, Entra ID and Keycloak (see the README). It is called
 	// at each use, by many goroutines, and must not call Claims.IsMachine or
 	// Claims.AppID, which ask it. Default: sub equals the client.
-	IsMachine func(*Claims) bool
+	IsMachine func(Claims) bool
 
 	// OnDecision is told of every decision, for metrics and audit. It is called
 	// before the answer is given, by many goroutines; a panic in it changes
@@ -203,7 +204,7 @@ func (m *mistakes) add(format string, args ...any) {
 func (c Config) checked() (Config, error) {
 	var m mistakes
 	c.OtherAudiences = slices.Clone(c.OtherAudiences)
-	c.PlainHTTPHosts = slices.Clone(c.PlainHTTPHosts)
+	c.InsecureHTTPHosts = slices.Clone(c.InsecureHTTPHosts)
 	c.JWKS = slices.Clone(c.JWKS)
 
 	c.checkURLs(&m)
@@ -297,20 +298,20 @@ func (c *Config) checkURLs(m *mistakes) {
 			m.add("Issuer must not have a query (RFC 8414 §2)")
 		}
 		switch {
-		case isDiscovery(u.Path):
+		case keyset.IsDiscovery(u.Path):
 			m.add("Issuer must not be the discovery document, which is found by itself: leave out /.well-known/…, as in https://your.logto.endpoint/oidc")
 		case strings.HasSuffix(u.Path, "/oidc/token"), strings.HasSuffix(u.Path, "/oidc/jwks"), strings.Contains(u.Path, "/.well-known/"):
 			m.add("Issuer must not be the token endpoint or the key set: the issuer of Logto ends in /oidc")
 		}
 	}
 	if c.JWKSURL != "" {
-		if u := c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m); u != nil && isDiscovery(u.Path) {
+		if u := c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m); u != nil && keyset.IsDiscovery(u.Path) {
 			m.add("JWKSURL must not be the discovery document, which is found by itself: leave JWKSURL out, or set it to the document's jwks_uri, such as https://your.logto.endpoint/oidc/jwks")
 		}
 	}
-	for i, h := range c.PlainHTTPHosts {
+	for i, h := range c.InsecureHTTPHosts {
 		if h == "" || strings.ContainsAny(h, "/ \t@?#") {
-			m.add("PlainHTTPHosts[%d]: %q must be a host, or a host and a port, such as logto or logto:3001", i, h)
+			m.add("InsecureHTTPHosts[%d]: %q must be a host, or a host and a port, such as logto or logto:3001", i, h)
 		}
 	}
 }
@@ -338,18 +339,10 @@ func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
 		m.add("%s must not have a fragment", field)
 	}
 	neverAsked := field == "Issuer" && (c.JWKSURL != "" || c.JWKS != nil)
-	if !neverAsked && !mayAsk(u, c.PlainHTTPHosts) {
-		m.add("%s must be https, not http to %s; http is for loopback hosts and for those that Config.PlainHTTPHosts names", field, u.Host)
+	if !neverAsked && !mayAsk(u, c.InsecureHTTPHosts) {
+		m.add("%s must be https, not http to %s; http is for loopback hosts and for those that Config.InsecureHTTPHosts names", field, u.Host)
 	}
 	return u
-}
-
-// isDiscovery reports whether a URL's path is a discovery document's (OpenID
-// Connect Discovery §4, RFC 8414 §3). Only these names tell: others under
-// /.well-known/, and below openid-configuration, are key sets of real issuers.
-func isDiscovery(path string) bool {
-	path = strings.TrimSuffix(path, "/")
-	return strings.HasSuffix(path, openIDDocument) || strings.HasSuffix(path, oauthDocument) || strings.HasPrefix(path, oauthDocument+"/")
 }
 
 // mayAsk reports whether a URL's host may be asked with its scheme. Keys that
@@ -361,10 +354,10 @@ func mayAsk(u *url.URL, plainHTTPHosts []string) bool {
 	case "http":
 		host := u.Hostname()
 		ip := net.ParseIP(host)
-		return lowerASCII(host) == "localhost" || (ip != nil && ip.IsLoopback()) ||
+		return keyset.LowerASCII(host) == "localhost" || (ip != nil && ip.IsLoopback()) ||
 			slices.ContainsFunc(plainHTTPHosts, func(h string) bool {
-				h = lowerASCII(h)
-				return h == lowerASCII(host) || h == lowerASCII(net.JoinHostPort(host, port(u)))
+				h = keyset.LowerASCII(h)
+				return h == keyset.LowerASCII(host) || h == keyset.LowerASCII(net.JoinHostPort(host, keyset.Port(u)))
 			})
 	}
 	return false

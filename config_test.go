@@ -41,11 +41,11 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"an opaque issuer", func(c *Config) { c.Issuer = "https:your.logto.endpoint" }, []string{"Config.Issuer", "absolute https URL"}},
 		{"an issuer that is no URL", func(c *Config) { c.Issuer = "https://%zz/" }, []string{"Config.Issuer", "absolute https URL"}},
 		{"an issuer with control characters", func(c *Config) { c.Issuer = "https://a.example/\n" }, []string{"Config.Issuer", "absolute https URL"}},
-		{"an issuer over http", func(c *Config) { c.Issuer = "http://your.logto.endpoint/oidc" }, []string{"Config.Issuer", "http is for loopback hosts", "Config.PlainHTTPHosts"}},
+		{"an issuer over http", func(c *Config) { c.Issuer = "http://your.logto.endpoint/oidc" }, []string{"Config.Issuer", "http is for loopback hosts", "Config.InsecureHTTPHosts"}},
 		{"an issuer over http on a host that only looks like loopback", func(c *Config) { c.Issuer = "http://localhost.example/oidc" }, []string{"Config.Issuer", "http is for loopback hosts"}},
 		{"an issuer over http on an address that is not loopback", func(c *Config) { c.Issuer = "http://192.0.2.1:3001/oidc" }, []string{"Config.Issuer", "http is for loopback hosts"}},
 		{"an issuer over http on another port than allowed", func(c *Config) {
-			c.Issuer, c.PlainHTTPHosts = "http://logto:3002/oidc", []string{"logto:3001"}
+			c.Issuer, c.InsecureHTTPHosts = "http://logto:3002/oidc", []string{"logto:3001"}
 		}, []string{"Config.Issuer", "http is for loopback hosts"}},
 		{"an issuer with a query", func(c *Config) { c.Issuer += "?a=b" }, []string{"Config.Issuer", "query", "RFC 8414"}},
 		{"an issuer with an empty query", func(c *Config) { c.Issuer += "?" }, []string{"Config.Issuer", "query"}},
@@ -66,7 +66,7 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"the reserved audience among others", func(c *Config) { c.OtherAudiences = []string{"urn:logto:resource:organizations"} }, []string{"Config.OtherAudiences[0]", "reserved"}},
 
 		{"a relative JWKSURL", func(c *Config) { c.JWKSURL = "/oidc/jwks" }, []string{"Config.JWKSURL", "absolute https URL", form + "/jwks"}},
-		{"a JWKSURL over http", func(c *Config) { c.JWKSURL = "http://keys.example/jwks" }, []string{"Config.JWKSURL", "http is for loopback hosts", "Config.PlainHTTPHosts"}},
+		{"a JWKSURL over http", func(c *Config) { c.JWKSURL = "http://keys.example/jwks" }, []string{"Config.JWKSURL", "http is for loopback hosts", "Config.InsecureHTTPHosts"}},
 		{"a JWKSURL with a fragment", func(c *Config) { c.JWKSURL = form + "/jwks#a" }, []string{"Config.JWKSURL", "fragment"}},
 		{"a JWKSURL with a password", func(c *Config) { c.JWKSURL = "https://a:b@keys.example/jwks" }, []string{"Config.JWKSURL must not hold a user name or password"}},
 		{"keys twice", func(c *Config) { c.JWKSURL, c.JWKS = form+"/jwks", []byte(oneKeySet) }, []string{"Config.JWKS and Config.JWKSURL exclude each other"}},
@@ -88,9 +88,9 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 		{"an audience with a line break at its end", func(c *Config) { c.Audience += "\n" }, []string{"Config.Audience: ", "perhaps a line break"}},
 		{"several types in one", func(c *Config) { c.TokenTypes = []string{"at+jwt,JWT"} }, []string{"Config.TokenTypes[0]: ", "at+jwt"}},
 		{"several claims in one", func(c *Config) { c.ScopeClaims = []string{"scope scp"} }, []string{"Config.ScopeClaims[0] is empty, or holds white space"}},
-		{"an empty plain host", func(c *Config) { c.PlainHTTPHosts = []string{"logto", ""} }, []string{"Config.PlainHTTPHosts[1]: ", "logto or logto:3001"}},
-		{"a URL as plain host", func(c *Config) { c.PlainHTTPHosts = []string{"http://logto"} }, []string{"Config.PlainHTTPHosts[0]: ", "logto or logto:3001"}},
-		{"a plain host with a space", func(c *Config) { c.PlainHTTPHosts = []string{"logto other"} }, []string{"Config.PlainHTTPHosts[0]: "}},
+		{"an empty plain host", func(c *Config) { c.InsecureHTTPHosts = []string{"logto", ""} }, []string{"Config.InsecureHTTPHosts[1]: ", "logto or logto:3001"}},
+		{"a URL as plain host", func(c *Config) { c.InsecureHTTPHosts = []string{"http://logto"} }, []string{"Config.InsecureHTTPHosts[0]: ", "logto or logto:3001"}},
+		{"a plain host with a space", func(c *Config) { c.InsecureHTTPHosts = []string{"logto other"} }, []string{"Config.InsecureHTTPHosts[0]: "}},
 
 		{"alg none", func(c *Config) { c.Algorithms = []string{"ES384", "none"} }, []string{"Config.Algorithms[1]: ", `"none"`, "ES256, ES384, ES512", "never none or a symmetric algorithm"}},
 		{"a symmetric algorithm", func(c *Config) { c.Algorithms = []string{"HS256"} }, []string{"Config.Algorithms[0]: ", "HS256", "ES256, ES384, ES512"}},
@@ -144,28 +144,28 @@ func TestNewNamesTheFieldAndTheRightForm(t *testing.T) {
 func TestNewTellsAllMistakesAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := New(Config{
-		Issuer:         "http://a:b@your.logto.endpoint/oidc?a=b#c",
-		OtherAudiences: []string{""},
-		JWKSURL:        "http://keys.example",
-		JWKS:           []byte("rubbish"),
-		PlainHTTPHosts: []string{""},
-		Algorithms:     []string{"none", "HS256"},
-		ScopeClaims:    []string{""},
-		ClientClaims:   []string{""},
-		Leeway:         time.Hour,
-		MaxLifetime:    -1,
-		KeyTTL:         time.Hour * 100,
-		KeyStaleFor:    time.Hour * 1000,
-		FetchTimeout:   -1,
-		Realm:          `"`,
-		MaxTokenBytes:  1,
-		CacheBytes:     1,
+		Issuer:            "http://a:b@your.logto.endpoint/oidc?a=b#c",
+		OtherAudiences:    []string{""},
+		JWKSURL:           "http://keys.example",
+		JWKS:              []byte("rubbish"),
+		InsecureHTTPHosts: []string{""},
+		Algorithms:        []string{"none", "HS256"},
+		ScopeClaims:       []string{""},
+		ClientClaims:      []string{""},
+		Leeway:            time.Hour,
+		MaxLifetime:       -1,
+		KeyTTL:            time.Hour * 100,
+		KeyStaleFor:       time.Hour * 1000,
+		FetchTimeout:      -1,
+		Realm:             `"`,
+		MaxTokenBytes:     1,
+		CacheBytes:        1,
 	})
 	require.Error(t, err)
 	for _, part := range []string{
 		"Issuer must not hold a user name", "must not have a fragment", "must not have a query", "http is for loopback hosts",
 		"Audience is empty", "OtherAudiences[0]", "JWKSURL", "exclude each other", "JWKS: not a JSON Web Key Set",
-		"PlainHTTPHosts[0]", "Algorithms[0]", "Algorithms[1]", "ScopeClaims[0]", "ClientClaims[0]",
+		"InsecureHTTPHosts[0]", "Algorithms[0]", "Algorithms[1]", "ScopeClaims[0]", "ClientClaims[0]",
 		"Leeway: ", "MaxLifetime: ", "KeyTTL: ", "KeyStaleFor: ", "FetchTimeout: ", "Realm: ", "MaxTokenBytes: ", "CacheBytes: ",
 	} {
 		assert.ErrorContains(t, err, part)
@@ -221,12 +221,12 @@ func TestNewAcceptsWhatIsAllowed(t *testing.T) {
 		"http on 127.0.0.1":                        func(c *Config) { c.Issuer = "http://127.0.0.1:3001/oidc" },
 		"http on another loopback address":         func(c *Config) { c.Issuer = "http://127.1.2.3/oidc" },
 		"http on ::1":                              func(c *Config) { c.Issuer = "http://[::1]:3001/oidc" },
-		"http on a named host":                     func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto/oidc", []string{"logto"} },
-		"http on any port of a named host":         func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto:3001/oidc", []string{"logto"} },
-		"http on the named default port of a host": func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto/oidc", []string{"logto:80"} },
-		"http on the named port of a named host":   func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto:3001/oidc", []string{"logto:3001"} },
-		"http on a host named in other letters":    func(c *Config) { c.Issuer, c.PlainHTTPHosts = "http://logto:3001/oidc", []string{"LOGTO:3001"} },
-		"keys over http from a named host":         func(c *Config) { c.JWKSURL, c.PlainHTTPHosts = "http://logto:3001/oidc/jwks", []string{"logto"} },
+		"http on a named host":                     func(c *Config) { c.Issuer, c.InsecureHTTPHosts = "http://logto/oidc", []string{"logto"} },
+		"http on any port of a named host":         func(c *Config) { c.Issuer, c.InsecureHTTPHosts = "http://logto:3001/oidc", []string{"logto"} },
+		"http on the named default port of a host": func(c *Config) { c.Issuer, c.InsecureHTTPHosts = "http://logto/oidc", []string{"logto:80"} },
+		"http on the named port of a named host":   func(c *Config) { c.Issuer, c.InsecureHTTPHosts = "http://logto:3001/oidc", []string{"logto:3001"} },
+		"http on a host named in other letters":    func(c *Config) { c.Issuer, c.InsecureHTTPHosts = "http://logto:3001/oidc", []string{"LOGTO:3001"} },
+		"keys over http from a named host":         func(c *Config) { c.JWKSURL, c.InsecureHTTPHosts = "http://logto:3001/oidc/jwks", []string{"logto"} },
 		"keys from another origin with a query":    func(c *Config) { c.JWKSURL = "https://keys.example/jwks?v=1" },
 		"keys given":                               func(c *Config) { c.JWKS = []byte(oneKeySet) },
 		"an audience that is no URL":               func(c *Config) { c.Audience = "shop" },
@@ -320,7 +320,7 @@ func TestNewCopiesEverySlice(t *testing.T) {
 	config.JWKS = []byte(oneKeySet)
 	// A valid value for each slice: one that is forgotten here fails below.
 	config.OtherAudiences = []string{"https://other.api"}
-	config.PlainHTTPHosts = []string{"logto"}
+	config.InsecureHTTPHosts = []string{"logto"}
 	config.Algorithms = []string{"ES256"}
 	config.TokenTypes = []string{"at+jwt"}
 	config.ScopeClaims = []string{"scope"}
@@ -341,15 +341,16 @@ func TestNewCopiesEverySlice(t *testing.T) {
 
 	guard, err := New(config)
 	require.NoError(t, err)
-	policy := guard.claims
+	issuer := guard.issuers[0]
+	policy := issuer.claims
 	policy.audiences, policy.scopeClaims, policy.clientClaims =
 		slices.Clone(policy.audiences), slices.Clone(policy.scopeClaims), slices.Clone(policy.clientClaims)
 	for _, list := range [][]string{config.OtherAudiences, config.Algorithms, config.TokenTypes, config.ScopeClaims, config.ClientClaims} {
 		list[0] = "changed"
 	}
-	assert.Equal(t, policy, guard.claims)
-	assert.Equal(t, []string{"ES256"}, guard.algorithmNames)
-	assert.Equal(t, []string{"at+jwt"}, guard.typeNames)
+	assert.Equal(t, policy, issuer.claims)
+	assert.Equal(t, []string{"ES256"}, issuer.algorithmNames)
+	assert.Equal(t, []string{"at+jwt"}, issuer.typeNames)
 }
 
 func TestNewDoesNoIOAndStartsNoGoroutine(t *testing.T) {

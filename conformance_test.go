@@ -139,7 +139,7 @@ func TestConformanceMissesNothing(t *testing.T) {
 	tests := &testIndex{folders: make(map[string]*testFolder)}
 	for _, name := range []string{
 		"TestFixtures", "TestFixtures: a good token", "TestFixtures: all of 4 crit", "TestCredentials/two fields",
-		"internal/jose.TestDecodeBase64URL", "internal/jose.TestDecodeBase64URL/padding", "m2mauthtest.TestNetHTTP",
+		"internal/jose.TestDecodeBase64URL", "internal/jose.TestDecodeBase64URL/padding", "m2mauthtest/adaptertest.TestNetHTTP",
 	} {
 		assert.NoError(t, tests.find(t, name), name)
 	}

@@ -92,7 +92,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 	}
 	read := m2mauth.AllScopes("read")
 	reader := m2mauthtest.Token{Scopes: []string{"read"}}
-	fails := m2mauth.Custom("fails", func(context.Context, *m2mauth.Claims, m2mauth.Request) error {
+	fails := m2mauth.Custom("fails", func(context.Context, m2mauth.Claims, m2mauth.Request) error {
 		return errors.New("the database is down")
 	})
 
@@ -119,7 +119,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 			return []string{"Bearer " + token[:strings.LastIndexByte(token, '.')+1] + strings.Repeat("A", 128)}
 		}, false},
 		"insufficient_scope": {read, signed(m2mauthtest.Token{Scopes: []string{"write"}}), true},
-		"forbidden":          {m2mauth.User(), signed(reader), true},
+		"forbidden":          {m2mauth.UserToken(), signed(reader), true},
 		"internal_error":     {fails, signed(reader), true},
 		"temporarily_unavailable": {read, func(issuer *m2mauthtest.Issuer) []string {
 			issuer.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
@@ -139,9 +139,9 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 			guard, kept := deciding(t, issuer)
 			_, err := guard.Check(requestWith(test.fields(issuer)...), test.rule)
 			d := kept.only(t)
-			assert.Equal(t, outcome, d.Outcome)
+			assert.EqualValues(t, outcome, d.Outcome)
 			assert.Equal(t, test.rule.String(), d.Rule.String())
-			assert.Equal(t, test.claims, d.Claims != nil)
+			assert.Equal(t, test.claims, !d.Claims.IsZero())
 			assert.False(t, d.Remembered)
 			if kind == nil {
 				assert.NoError(t, err)
@@ -168,8 +168,8 @@ func TestABusySourceIsTold(t *testing.T) {
 		}
 		synctest.Wait()
 		d := kept.only(t)
-		assert.Equal(t, "too_many_requests", d.Outcome)
-		assert.Nil(t, d.Claims)
+		assert.EqualValues(t, "too_many_requests", d.Outcome)
+		assert.True(t, d.Claims.IsZero())
 		for range places {
 			release()
 		}
@@ -186,9 +186,9 @@ func TestDecisionsOfTheOtherWaysIn(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "AnyToken()", kept.only(t).Rule.String())
 
-	_, err = guard.CheckRequest(t.Context(), headers{}, m2mauth.Machine())
+	_, err = guard.CheckRequest(t.Context(), headers{}, m2mauth.MachineToken())
 	require.Error(t, err)
-	assert.Equal(t, "no_access_token", kept.only(t).Outcome)
+	assert.EqualValues(t, "no_access_token", kept.only(t).Outcome)
 
 	w := httptest.NewRecorder()
 	guard.Require("read")(http.NotFoundHandler()).ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop)))
@@ -215,14 +215,14 @@ func TestDecisionsSayWhetherTheTokenWasRemembered(t *testing.T) {
 		assert.True(t, ask("read").Remembered)
 		refused := ask("write")
 		assert.True(t, refused.Remembered)
-		assert.Equal(t, "insufficient_scope", refused.Outcome)
+		assert.EqualValues(t, "insufficient_scope", refused.Outcome)
 		assert.Equal(t, "read", refused.Claims.Scopes().String())
 
 		time.Sleep(2 * time.Hour)
 		expired := ask("read")
-		assert.Equal(t, "token_expired", expired.Outcome)
+		assert.EqualValues(t, "token_expired", expired.Outcome)
 		assert.True(t, expired.Remembered)
-		assert.Nil(t, expired.Claims, "as of an expired token that is new")
+		assert.True(t, expired.Claims.IsZero(), "as of an expired token that is new")
 	})
 }
 
@@ -267,7 +267,7 @@ func TestAMistakeInOnDecisionIsNotTheCallersProblem(t *testing.T) {
 		c.Logger = slog.New(book)
 		c.OnDecision = func(_ context.Context, d m2mauth.Decision) {
 			if d.Err != nil {
-				d.Err.Status, d.Err.Text = 200, "changed"
+				d.Err.Status, d.Err.Description = 200, "changed"
 				if d.Err.Scopes != nil {
 					d.Err.Scopes[0] = "changed"
 				}
@@ -298,42 +298,11 @@ func TestAMistakeInOnDecisionIsNotTheCallersProblem(t *testing.T) {
 	assert.Equal(t, 3, panics, "and the operator sees it")
 }
 
-// What a function is given is its own: the token stays remembered as it was.
-func TestFunctionsOfTheConfigCannotSpoilTheClaims(t *testing.T) {
-	t.Parallel()
-	for name, change := range map[string]func(*m2mauth.Config){
-		"OnDecision": func(c *m2mauth.Config) {
-			c.OnDecision = func(_ context.Context, d m2mauth.Decision) { *d.Claims = m2mauth.Claims{} }
-		},
-		"IsMachine": func(c *m2mauth.Config) {
-			c.IsMachine = func(claims *m2mauth.Claims) bool {
-				*claims = m2mauth.Claims{}
-				return true
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			issuer := m2mauthtest.NewIssuer()
-			guard := quietGuard(t, issuer, change)
-			r := requestWith("Bearer " + issuer.Token(shop, "read"))
-			for range 3 {
-				claims, err := guard.Check(r, m2mauth.AllOf(m2mauth.Machine(), m2mauth.AllScopes("read")))
-				require.NoError(t, err)
-				assert.Equal(t, "read", claims.Scopes().String())
-				assert.NotEmpty(t, claims.AppID())
-				assert.NotEmpty(t, claims.ClientID(), "after AppID too")
-			}
-			assert.EqualValues(t, 2, guard.Stats().Hits)
-		})
-	}
-}
-
 // TestAPanicOfAFunctionIsTold and goes on to the server, which knows what to do.
 func TestAPanicOfAFunctionIsTold(t *testing.T) {
 	t.Parallel()
 	mistake := errors.New("a mistake")
-	custom := m2mauth.Custom("mistaken", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { panic(mistake) })
+	custom := m2mauth.Custom("mistaken", func(context.Context, m2mauth.Claims, m2mauth.Request) error { panic(mistake) })
 	for _, test := range []struct {
 		name   string
 		rule   m2mauth.Rule
@@ -348,11 +317,11 @@ func TestAPanicOfAFunctionIsTold(t *testing.T) {
 			c.OnDecision = func(ctx context.Context, d m2mauth.Decision) { tell(ctx, d); panic("another mistake") }
 		}, true},
 		{"Organization", m2mauth.Organization(func(m2mauth.Request) string { panic(mistake) }), m2mauthtest.Token{OrganizationID: "acme"}, nil, true},
-		{"IsMachine", m2mauth.Machine(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
-			c.IsMachine = func(*m2mauth.Claims) bool { panic(mistake) }
+		{"IsMachine", m2mauth.MachineToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
+			c.IsMachine = func(m2mauth.Claims) bool { panic(mistake) }
 		}, true},
 		{"Source", m2mauth.AnyToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
-			c.Source = func(m2mauth.Request) string { panic(mistake) }
+			c.QueueKey = func(m2mauth.Request) string { panic(mistake) }
 		}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -368,10 +337,10 @@ func TestAPanicOfAFunctionIsTold(t *testing.T) {
 			for n := range 2 {
 				assert.PanicsWithError(t, "a mistake", func() { _, _ = guard.Check(r, test.rule) })
 				d := kept.only(t)
-				assert.Equal(t, "internal_error", d.Outcome)
+				assert.EqualValues(t, "internal_error", d.Outcome)
 				require.ErrorIs(t, d.Err, m2mauth.ErrInternal)
 				assert.Equal(t, test.rule.String(), d.Rule.String())
-				assert.Equal(t, test.claims, d.Claims != nil)
+				assert.Equal(t, test.claims, !d.Claims.IsZero())
 				assert.Equal(t, test.claims && n > 0, d.Remembered)
 			}
 		})
@@ -383,10 +352,10 @@ func TestARequestThatIsNilIsRefusedAndTold(t *testing.T) {
 	guard, kept := deciding(t, m2mauthtest.NewIssuer())
 	for _, rule := range []m2mauth.Rule{m2mauth.AnyToken(), m2mauth.Optional(m2mauth.AnyToken())} {
 		claims, err := guard.CheckRequest(t.Context(), nil, rule)
-		assert.Nil(t, claims)
+		assert.True(t, claims.IsZero())
 		require.ErrorIs(t, err, m2mauth.ErrInternal)
 		assert.ErrorContains(t, err, "no Request")
-		assert.Equal(t, "internal_error", kept.only(t).Outcome)
+		assert.EqualValues(t, "internal_error", kept.only(t).Outcome)
 	}
 }
 
@@ -396,7 +365,7 @@ func TestDecisionsUnderConcurrency(t *testing.T) {
 	var count [2]atomic.Int64
 	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
 		c.OnDecision = func(_ context.Context, d m2mauth.Decision) {
-			if d.Claims != nil && d.Outcome == "allowed" {
+			if !d.Claims.IsZero() && d.Outcome == "allowed" {
 				count[0].Add(1)
 			} else {
 				count[1].Add(1)

@@ -99,6 +99,6 @@ func TestDiscoveryThatIsNowhereTellsOfTheFirstPlace(t *testing.T) {
 		})
 		g := keysGuard(t, issuer)
 		require.Error(t, g.Warm(t.Context()))
-		assert.Contains(t, g.Status().LastError, "/oidc/.well-known/openid-configuration: status 403")
+		assert.Contains(t, g.Keys().LastError, "/oidc/.well-known/openid-configuration: status 403")
 	})
 }

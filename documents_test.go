@@ -89,7 +89,7 @@ func TestCompressedKeySets(t *testing.T) {
 				})
 				keysEventually(t, g, token, test.want)
 				if test.reason != "" {
-					assert.Contains(t, g.Status().LastError, test.reason)
+					assert.Contains(t, g.Keys().LastError, test.reason)
 				}
 			})
 		}

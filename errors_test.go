@@ -20,7 +20,7 @@ import (
 // everyKind has all Err… variables with its answer.
 var everyKind = []struct {
 	name      string
-	sentinel  error
+	sentinel  ErrorKind
 	status    int
 	code      string
 	challenge string // without the text; "" = no challenge
@@ -93,7 +93,7 @@ func TestErrorUnwrapsToItsCause(t *testing.T) {
 	assert.ErrorIs(t, e, cause)
 	assert.ErrorIs(t, e, ErrUnavailable)
 	assert.Equal(t, "m2mauth: temporarily unavailable: try again later: GET https://a.example: dial tcp: refused", e.Error())
-	assert.Equal(t, "m2mauth: a text", (&Error{Text: "a text"}).Error())
+	assert.Equal(t, "m2mauth: a text", (&Error{Description: "a text"}).Error())
 	assert.Equal(t, "m2mauth: wrong issuer", ErrIssuer.Error())
 }
 
@@ -113,13 +113,13 @@ func TestAnErrorIsOfOneKind(t *testing.T) {
 		{"a guard's error, wrapped", fmt.Errorf("asking: %w", newError(ErrScope, "T")), false},
 		{"the kind itself", fmt.Errorf("asking: %w", ErrScope), false},
 		{"a guard's error and one of the user's", errors.Join(newError(ErrScope, "T"), own), true},
-		{"a guard's error caused by one of the user's", &Error{kind: ErrScope.(*kind), cause: own}, true},
+		{"a guard's error caused by one of the user's", &Error{Kind: ErrScope, cause: own}, true},
 		{"one of the user's", fmt.Errorf("asking: %w", own), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			rule := Custom("ask", func(context.Context, *Claims, Request) error { return test.cause })
-			e := guard.authorize(t.Context(), claimsWith("a"), nil, rule)
+			rule := Custom("ask", func(context.Context, Claims, Request) error { return test.cause })
+			e := guard.issuers[0].authorize(t.Context(), claimsWith("a"), nil, rule)
 			require.NotNil(t, e)
 			wrapped := fmt.Errorf("the handler: %w", e)
 			for _, kind := range everyKind {
@@ -251,7 +251,7 @@ func TestWriteError(t *testing.T) {
 		{"no error at all", nil, 500, internal, "internal error"},
 		{"a nil *Error", typedNil, 500, internal, "internal error"},
 		{"a wrapped nil *Error", fmt.Errorf("order 7: %w", typedNil), 500, internal, "internal error"},
-		{"an Error that no guard made", &Error{Status: 200, Code: "ok", Text: "come in"}, 500, internal, "internal error"},
+		{"an Error that no guard made", &Error{Status: 200, Code: "ok", Description: "come in"}, 500, internal, "internal error"},
 		{"an Error of nobody", &Error{}, 500, internal, "internal error"},
 		{"a variable alone", ErrScope, 500, internal, "insufficient scope"},
 	} {
@@ -298,7 +298,7 @@ func TestWriteError(t *testing.T) {
 			customGuard.WriteError(w, r, test.err)
 			require.NotNil(t, handled)
 			assert.Equal(t, test.status, handled.Status)
-			assert.NotContains(t, handled.Text, "hunter2")
+			assert.NotContains(t, handled.Description, "hunter2")
 			assert.Equal(t, "no-store", handlerSaw.Get("Cache-Control"))
 			assert.NotContains(t, handlerSaw, "Content-Type", "the handler's own")
 			assert.Equal(t, test.status == 403, handlerSaw.Get("WWW-Authenticate") != "")
@@ -331,5 +331,5 @@ func TestWriteErrorKeepsHeadersOfOthers(t *testing.T) {
 	guard.WriteError(w, httptest.NewRequest("GET", "/", nil), newError(ErrNoToken, "T"))
 	assert.Equal(t, "7", w.Header().Get("X-Request-Id"))
 	assert.Equal(t, []string{"no-store"}, w.Header().Values("Cache-Control"))
-	assert.Equal(t, []string{`Bearer realm=""`}, w.Header().Values("WWW-Authenticate"), "one challenge, ours")
+	assert.Equal(t, []string{`Bearer realm="https://shopping.api"`}, w.Header().Values("WWW-Authenticate"), "one challenge, ours")
 }

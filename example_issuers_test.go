@@ -33,7 +33,7 @@ func ExampleJoin() {
 
 	w := httptest.NewRecorder()
 	guard.Authenticate(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/products", nil))
-	fmt.Println(w.Code, guard.Status().State)
+	fmt.Println(w.Code, guard.Keys().State)
 	// Output: 401 none
 }
 
@@ -45,7 +45,7 @@ func ExampleGuard_Metadata() {
 	}
 	mux := http.NewServeMux()
 
-	mux.Handle(guard.Metadata("read:products", "write:products"))
+	mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read:products", "write:products"}}))
 
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, httptest.NewRequest("GET", "/.well-known/oauth-protected-resource/v1", nil))
@@ -68,7 +68,7 @@ func ExampleGuard_RequireRule() {
 	}
 
 	rule := m2mauth.AllOf(
-		m2mauth.Machine(),
+		m2mauth.MachineToken(),
 		m2mauth.AnyScope("read:products", "write:products"),
 		m2mauth.OrganizationPath("org"),
 	)
@@ -95,7 +95,7 @@ func ExampleGuard_RequireRule() {
 var orders = func(_ context.Context, app, order string) (open bool, err error) { return app == order, nil }
 
 func ExampleCustom() {
-	ownOrder := m2mauth.Custom("own order", func(ctx context.Context, claims *m2mauth.Claims, r m2mauth.Request) error {
+	ownOrder := m2mauth.Custom("own order", func(ctx context.Context, claims m2mauth.Claims, r m2mauth.Request) error {
 		own, err := orders(ctx, claims.AppID(), r.PathValue("order"))
 		if err != nil {
 			return err // 500: the log has the error, the caller sees nothing of it

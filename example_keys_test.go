@@ -30,7 +30,7 @@ func ExampleGuard_Warm() {
 	mux.HandleFunc("GET /livez", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := guard.Warm(r.Context()); err != nil {
-			slog.Warn("not ready", "error", err, "keys", guard.Status().State)
+			slog.Warn("not ready", "error", err, "keys", guard.Keys().State)
 			http.Error(w, "no keys to check tokens with", http.StatusServiceUnavailable)
 		}
 	})
@@ -40,7 +40,7 @@ func ExampleGuard_Warm() {
 		mux.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		fmt.Println(path, w.Code)
 	}
-	fmt.Println("keys:", guard.Status().State)
+	fmt.Println("keys:", guard.Keys().State)
 	// Output:
 	// /livez 200
 	// /readyz 200
@@ -74,7 +74,7 @@ func TestReadinessThroughAnOutage(t *testing.T) {
 		issuer.Intercept(nil)
 		time.Sleep(keysBackoff + keysTimeout)
 		assert.True(t, probe())
-		assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
+		assert.Equal(t, m2mauth.KeysFresh, g.Keys().State)
 	})
 }
 
@@ -82,11 +82,11 @@ func TestReadinessThroughAnOutage(t *testing.T) {
 // compose and Kubernetes.
 func ExampleNew_splitHorizon() {
 	guard, err := m2mauth.New(m2mauth.Config{
-		Issuer:         "http://localhost:3001/oidc",
-		Audience:       "https://shopping.api",
-		JWKSURL:        "http://logto:3001/oidc/jwks",
-		PlainHTTPHosts: []string{"logto"},
+		Issuer:            "http://localhost:3001/oidc",
+		Audience:          "https://shopping.api",
+		JWKSURL:           "http://logto:3001/oidc/jwks",
+		InsecureHTTPHosts: []string{"logto"},
 	})
-	fmt.Println(guard.Status().State, err)
+	fmt.Println(guard.Keys().State, err)
 	// Output: none <nil>
 }

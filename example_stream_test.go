@@ -95,7 +95,7 @@ type conversation struct {
 	guard *m2mauth.Guard
 	rule  m2mauth.Rule
 	begun *http.Request
-	who   *m2mauth.Claims
+	who   m2mauth.Claims
 	timer *time.Timer
 }
 
@@ -109,7 +109,7 @@ func converse(guard *m2mauth.Guard, rule m2mauth.Rule, r *http.Request) (*conver
 	return &conversation{ctx, guard, rule, r, claims, timer}, nil
 }
 
-func lasts(claims *m2mauth.Claims) time.Duration {
+func lasts(claims m2mauth.Claims) time.Duration {
 	return time.Until(claims.ExpiresAt().Add(streamLeeway))
 }
 

@@ -32,7 +32,7 @@ func Example() {
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, httptest.NewRequest("GET", "/products", nil))
 	fmt.Println(w.Code, w.Header().Get("WWW-Authenticate"))
-	// Output: 401 Bearer realm="https://shopping.api"
+	// Output: 401 Bearer realm="https://shopping.api", scope="read:products"
 }
 
 func list(w http.ResponseWriter, r *http.Request) {
@@ -124,7 +124,7 @@ func ExampleConfig_errorHandler() {
 		json.NewEncoder(w).Encode(map[string]any{
 			"title":    http.StatusText(refusal.Status),
 			"status":   refusal.Status,
-			"detail":   refusal.Text,
+			"detail":   refusal.Description,
 			"instance": r.URL.Path,
 		})
 	}

@@ -136,7 +136,7 @@ func TestClaimsOfASharedCheckKeepNoWholeToken(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		issuer, guard, release := crowded(t)
 		token := issuer.Token(shop, "read")
-		claims := make(chan *m2mauth.Claims)
+		claims := make(chan m2mauth.Claims)
 		for range 2 {
 			go func() {
 				c, err := guard.Verify(t.Context(), token)
@@ -162,7 +162,7 @@ func TestTheSameUnseenTokenIsVerifiedOnceInTheWild(t *testing.T) {
 	for round := range 10 {
 		var asked atomic.Int64
 		guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
-			c.Source = func(m2mauth.Request) string { asked.Add(1); return "" }
+			c.QueueKey = func(m2mauth.Request) string { asked.Add(1); return "" }
 		})
 		if round%2 == 0 { // in the others, all look for the token before there are keys
 			require.NoError(t, guard.Warm(t.Context()))
@@ -190,7 +190,7 @@ func TestOneWhoMissedTheTokenLooksAgain(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		keysSlow(issuer, time.Second)
 		guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
-			c.Source = func(m2mauth.Request) string { verified++; return "" }
+			c.QueueKey = func(m2mauth.Request) string { verified++; return "" }
 		})
 		token := issuer.Token(shop, "read")
 		answers := make(chan *httptest.ResponseRecorder, 2)
@@ -227,13 +227,13 @@ func TestAFloodFromOneSourceGets429AndDelaysNobodyElse(t *testing.T) {
 	}{
 		{"by IPv4 address", func(i int) string { return fmt.Sprintf("192.0.2.1:%d", i) }, "192.0.2.2:1", "192.0.2.1:9", nil},
 		{"by IPv6 /64", func(i int) string { return fmt.Sprintf("[2001:db8:0:1::%x]:1", i) }, "[2001:db8:1:2::1]:1", "[2001:db8:0:1:ffff::]:1", nil},
-		{"by Config.Source", func(i int) string { return fmt.Sprintf("192.0.2.%d:1", i%250) }, "198.51.100.1:1", "192.0.2.254:1",
+		{"by Config.QueueKey", func(i int) string { return fmt.Sprintf("192.0.2.%d:1", i%250) }, "198.51.100.1:1", "192.0.2.254:1",
 			func(r m2mauth.Request) string { return r.RemoteAddr()[:3] }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			keysBubble(t, func(t *testing.T) {
-				issuer, guard, release := crowded(t, func(c *m2mauth.Config) { c.Source = test.source })
+				issuer, guard, release := crowded(t, func(c *m2mauth.Config) { c.QueueKey = test.source })
 				forged := forger(issuer)
 				var flood []<-chan *httptest.ResponseRecorder
 				for i := range 1000 {
@@ -268,7 +268,7 @@ func TestAFullSourceIsFitForTheLog(t *testing.T) {
 			keysBubble(t, func(t *testing.T) {
 				book := new(logBook)
 				issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
-					c.Source = func(m2mauth.Request) string { return source }
+					c.QueueKey = func(m2mauth.Request) string { return source }
 					c.Logger = slog.New(book)
 				})
 				forged := forger(issuer)
@@ -293,7 +293,7 @@ func TestAFullSourceDoesNotRefuseOthersWithTheSameToken(t *testing.T) {
 	t.Parallel()
 	keysBubble(t, func(t *testing.T) {
 		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
-			c.Source = func(r m2mauth.Request) string { return r.RemoteAddr()[:5] }
+			c.QueueKey = func(r m2mauth.Request) string { return r.RemoteAddr()[:5] }
 		})
 		forged, token := forger(issuer), issuer.Token(shop, "read")
 		for i := range 1000 {
@@ -316,7 +316,7 @@ func TestVerifyIsOneSource(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		asked := false
 		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
-			c.Source = func(r m2mauth.Request) string { asked = r == nil; return r.RemoteAddr() }
+			c.QueueKey = func(r m2mauth.Request) string { asked = r == nil; return r.RemoteAddr() }
 		})
 		forged := forger(issuer)
 		for i := range 1000 {
@@ -379,7 +379,7 @@ func TestVerifyIsASourceOfItsOwn(t *testing.T) {
 	t.Parallel()
 	keysBubble(t, func(t *testing.T) {
 		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
-			c.Source = func(r m2mauth.Request) string { return strings.Join(r.Header("X-Real-IP"), "") }
+			c.QueueKey = func(r m2mauth.Request) string { return strings.Join(r.Header("X-Real-IP"), "") }
 		})
 		forged := forger(issuer)
 		for i := range 1001 {
@@ -488,7 +488,7 @@ func TestASourceThatPanicsOrBlocksHarmsOnlyItsRequest(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		unblock := make(chan struct{})
 		issuer, guard, release := crowded(t, func(c *m2mauth.Config) {
-			c.Source = func(r m2mauth.Request) string {
+			c.QueueKey = func(r m2mauth.Request) string {
 				switch r.RemoteAddr() {
 				case "panics":
 					panic("Source")

@@ -8,13 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -22,67 +19,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth/internal/jose"
+	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
-// Keys of RFC 8037 appendix A.2, RFC 7515 appendix A.3 and RFC 7517 appendix A.1, and one for each test
-// that needs another: only find looks at them, and nothing is verified.
-const (
-	internalEd25519   = `{"kty":"OKP","crv":"Ed25519",%s"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
-	internalP256      = `{"kty":"EC","crv":"P-256",%s"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
-	internalOtherP256 = `{"kty":"EC","crv":"P-256",%s"x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`
-	internalUnknown   = `{"kty":"AKP",%s"alg":"ML-DSA-44"}`
-)
-
-func TestWhichKeyFits(t *testing.T) {
-	key := func(jwk, kid string) string { return fmt.Sprintf(jwk, `"kid":`+strconv.Quote(kid)+",") }
-	bare := func(jwk string) string { return fmt.Sprintf(jwk, "") }
-	for name, test := range map[string]struct {
-		keys    []string
-		kid     string
-		hasKID  bool
-		alg     string
-		found   bool
-		refetch bool
-	}{
-		"the key with the kid":                         {[]string{key(internalP256, "a"), key(internalEd25519, "b")}, "a", true, "ES256", true, false},
-		"a kid that is not published":                  {[]string{key(internalP256, "a")}, "b", true, "ES256", false, true},
-		"a kid whose key is for another algorithm":     {[]string{key(internalP256, "a")}, "a", true, "EdDSA", false, false},
-		"a kid whose key cannot be used":               {[]string{key(internalP256, "a"), key(internalUnknown, "b")}, "b", true, "ES256", false, false},
-		"two keys with the kid, of which one fits":     {[]string{key(internalP256, "a"), key(internalEd25519, "a")}, "a", true, "EdDSA", true, false},
-		"two keys with the kid that both fit":          {[]string{key(internalP256, "a"), key(internalOtherP256, "a")}, "a", true, "ES256", false, false},
-		"a key that is there twice":                    {[]string{key(internalP256, "a"), key(internalP256, "a")}, "a", true, "ES256", true, false},
-		"a key that is there twice, and another":       {[]string{key(internalP256, "a"), key(internalP256, "a"), key(internalOtherP256, "a")}, "a", true, "ES256", false, false},
-		"no kid, and one key with two kids":            {[]string{key(internalP256, "a"), key(internalP256, "b")}, "", false, "ES256", true, false},
-		"no kid, and one key with a kid and without":   {[]string{key(internalP256, "a"), bare(internalP256)}, "", false, "ES256", true, false},
-		"no kid, and one key fits":                     {[]string{key(internalP256, "a"), key(internalEd25519, "b")}, "", false, "EdDSA", true, false},
-		"no kid, and two keys fit":                     {[]string{key(internalP256, "a"), key(internalOtherP256, "b")}, "", false, "ES256", false, false},
-		"no kid, and none fits":                        {[]string{key(internalP256, "a")}, "", false, "EdDSA", false, false},
-		"no kid on either side":                        {[]string{bare(internalP256)}, "", false, "ES256", true, false},
-		"a key without a kid is not the one asked for": {[]string{bare(internalP256)}, "a", true, "ES256", false, true},
-		"an empty kid is a kid":                        {[]string{key(internalP256, ""), key(internalEd25519, "a")}, "", true, "ES256", true, false},
-		"an empty kid is not an absent one":            {[]string{key(internalP256, "a")}, "", true, "ES256", false, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var jwks bytes.Buffer
-			jwks.WriteString(`{"keys":[`)
-			for i, k := range test.keys {
-				if i > 0 {
-					jwks.WriteByte(',')
-				}
-				jwks.WriteString(k)
-			}
-			jwks.WriteString(`]}`)
-			g, err := New(Config{Issuer: "https://issuer.test", Audience: "https://api.test", JWKS: jwks.Bytes(), Logger: slog.New(slog.DiscardHandler)})
-			require.NoError(t, err)
-			found, refetch := g.keys.current.Load().find(test.kid, test.hasKID, test.alg)
-			assert.Equal(t, test.found, found != nil)
-			assert.Equal(t, test.refetch, refetch)
-			if found != nil {
-				assert.Equal(t, test.alg, found.Algorithm())
-			}
-		})
-	}
-}
+// internalP256 is the key of RFC 7515 appendix A.3: nothing is verified with it.
+const internalP256 = `{"kty":"EC","crv":"P-256",%s"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
 
 // A flood must not fill the memory, and nobody waits without bound.
 func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
@@ -97,7 +38,7 @@ func TestWhatAFloodLeavesBehindIsBounded(t *testing.T) {
 			})},
 		})
 		require.NoError(t, err)
-		k := g.keys
+		k := g.issuers[0].keys
 		_, _, e := k.find(t.Context(), time.Now(), held{}, "a", true, "ES256", fromNobody)
 		require.Nil(t, e)
 		unknown, busy := 0, 0
@@ -153,31 +94,25 @@ func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a us
 func TestAPanickingLoggerDoesNotEndTheProcessFromTheFetch(t *testing.T) {
 	k := &keySource{logger: func() *slog.Logger { return slog.New(panickingHandler{}) }}
 	assert.NotPanics(t, func() { k.logFailure(errors.New("down"), nil, time.Now()) })
-	assert.NotPanics(t, func() { k.logSuccess(nil, new(keySet), false) })
-}
-
-func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
-	k := &keySource{rsaAlgorithm: "RS256"}
-	keys := func(n int) []byte {
-		return []byte(`{"keys":[` + strings.Repeat(fmt.Sprintf(internalUnknown, "")+",", n-1) + fmt.Sprintf(internalEd25519, "") + `]}`)
-	}
-	_, _, err := k.parse(keys(maxKeys))
-	require.NoError(t, err)
-	_, _, err = k.parse(keys(maxKeys + 1))
-	assert.ErrorContains(t, err, "more than 1000 keys")
+	assert.NotPanics(t, func() { k.logSuccess(nil, &keySet{Set: new(keyset.Set)}, false) })
 }
 
 // bounded is a key source with the durations of the defaults, and a set that was
 // fetched now.
 func bounded(answer roundTrip) (*keySource, *keySet) {
 	k := &keySource{
-		issuer: "https://issuer.test", rsaAlgorithm: "RS256", ttl: defaultKeyTTL, maxTTL: maxMaxAge, staleFor: defaultKeyStaleFor, timeout: defaultTimeout,
+		from: keyset.Source{
+			Issuer: "https://issuer.test", RSAAlgorithm: "RS256", Timeout: defaultTimeout,
+			Client: keyset.NewClient(&http.Client{Transport: answer}, defaultTimeout),
+		},
+		ttl: defaultKeyTTL, maxTTL: maxMaxAge, staleFor: defaultKeyStaleFor,
 		logger: func() *slog.Logger { return slog.New(slog.DiscardHandler) },
-		absent: make(map[string]bool), withdrawn: make(map[string]bool), absentSources: make(map[string]time.Time), client: fetchClient(&http.Client{Transport: answer}, defaultTimeout),
+		absent: make(map[string]bool), withdrawn: make(map[string]bool), absentSources: make(map[string]time.Time),
 	}
 	now := time.Now()
-	set := &keySet{url: "https://issuer.test/old", ttl: k.ttl, fetched: now, discovered: now}
+	set := &keySet{Set: new(keyset.Set), ttl: k.ttl, fetched: now, discovered: now}
 	set.freshUntil = now.Add(k.ttl)
+	set.refreshAt = set.freshUntil
 	set.staleUntil = set.freshUntil.Add(k.staleFor)
 	k.current.Store(set)
 	return k, set
@@ -259,7 +194,7 @@ func TestRefetchesThatFindNothingComeOutOfABucketOfTwo(t *testing.T) {
 	} {
 		assert.Equal(t, test.next, miss(test.at), test.at)
 	}
-	set.byID = map[string][]*jose.Key{"wanted": {nil}}
+	set.ByID = map[string][]*jose.Key{"wanted": {nil}}
 	k.chargeLocked(&flight{wanted: map[string]bool{"made up": true, "wanted": false}}, set, begin.Add(time.Minute*2))
 	k.chargeLocked(&flight{}, set, begin.Add(time.Minute*2))
 	assert.Equal(t, 74, seconds(k.pausedUntil), "one that brings a wanted key costs nothing, nor does one that nobody wanted")
@@ -276,10 +211,21 @@ func TestSourcesOfAbsentKeyIDsAreForgotten(t *testing.T) {
 
 func TestMaxAgeIsTenTimesTheFetchTimeoutAtLeast(t *testing.T) {
 	k, _ := bounded(nil)
-	k.timeout = 30 * time.Second
-	assert.Equal(t, 5*time.Minute, k.ttlOf(http.Header{"Cache-Control": {"max-age=60"}}), "so that a slow refresh ends before the keys do")
-	k.timeout = 5 * time.Second
-	assert.Equal(t, time.Minute, k.ttlOf(http.Header{"Cache-Control": {"max-age=60"}}))
+	k.from.Timeout = 30 * time.Second
+	assert.Equal(t, 5*time.Minute, k.ttlOf(time.Minute), "so that a slow refresh ends before the keys do")
+	k.from.Timeout = 5 * time.Second
+	assert.Equal(t, time.Minute, k.ttlOf(time.Minute))
+}
+
+func TestMaxAgeIsBelievedWithinBounds(t *testing.T) {
+	k, _ := bounded(nil)
+	k.ttl = 7 * time.Minute
+	for said, want := range map[time.Duration]time.Duration{
+		0: 7 * time.Minute, -time.Second: 7 * time.Minute, time.Second: time.Minute, time.Minute + 1: time.Minute + 1,
+		time.Hour: time.Hour, time.Hour + 1: time.Hour, 1 << 31 * time.Second: time.Hour,
+	} {
+		assert.Equal(t, want, k.ttlOf(said), said)
+	}
 }
 
 func TestAClientThatEndsWithItsContextTellsWhatWasTooSlow(t *testing.T) {
@@ -289,98 +235,67 @@ func TestAClientThatEndsWithItsContextTellsWhatWasTooSlow(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 			return nil, errors.New("connecting took too long")
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), k.timeout)
+		ctx, cancel := context.WithTimeout(t.Context(), k.from.Timeout)
 		defer cancel()
 		_, err := k.fetchSafely(ctx, nil, false)
 		assert.ErrorContains(t, err, "connecting took too long")
 	})
 }
 
-func TestThreeRedirectsAreFollowedAndNoFourth(t *testing.T) {
-	client := fetchClient(nil, time.Second)
-	r, err := http.NewRequest(http.MethodGet, "https://issuer.test/jwks", nil)
-	require.NoError(t, err)
-	for requests, followed := range map[int]bool{1: true, 3: true, 4: false} {
-		assert.Equal(t, followed, client.CheckRedirect(r, slices.Repeat([]*http.Request{r}, requests)) == nil, requests)
-	}
-}
-
 func TestDiscoveryIsReadAgainAfterADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, set := bounded(answerWith(`{"issuer":"https://issuer.test","jwks_uri":"https://issuer.test/new"}`))
+		place := "old"
+		k, _ := bounded(func(r *http.Request) (*http.Response, error) {
+			body := fmt.Sprintf(`{"keys":[`+internalP256+`]}`, "")
+			if strings.Contains(r.URL.Path, "/.well-known/") {
+				body = `{"issuer":"https://issuer.test","jwks_uri":"https://issuer.test/` + place + `"}`
+			}
+			return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		})
+		set, err := k.fetch(t.Context(), nil, false)
+		require.NoError(t, err)
+		assert.Equal(t, "https://issuer.test/old", set.address())
+		discovered := time.Now()
+		assert.Equal(t, discovered, set.discovered)
+
+		place = "new"
 		time.Sleep(rediscoverAfter - 1)
-		address, discovered, err := k.discover(t.Context(), set, false)
+		set, err = k.fetch(t.Context(), set, false)
 		require.NoError(t, err)
-		assert.Equal(t, "https://issuer.test/old", address)
-		assert.Equal(t, set.discovered, discovered)
+		assert.Equal(t, "https://issuer.test/old", set.address())
+		assert.Equal(t, discovered, set.discovered)
 		time.Sleep(time.Nanosecond)
-		address, discovered, err = k.discover(t.Context(), set, false)
+		set, err = k.fetch(t.Context(), set, false)
 		require.NoError(t, err)
-		assert.Equal(t, "https://issuer.test/new", address)
-		assert.Equal(t, time.Now(), discovered)
+		assert.Equal(t, "https://issuer.test/new", set.address())
+		assert.Equal(t, time.Now(), set.discovered)
 	})
 }
 
-func TestAJWKSURIThatIsNoAbsoluteURLIsToldAsThat(t *testing.T) {
-	k, _ := bounded(nil)
-	issuer, err := url.Parse(k.issuer)
-	require.NoError(t, err)
-	for _, uri := range []string{"", "/jwks", "https:jwks", "https://%zz/jwks"} {
-		_, err := k.jwksURI(fmt.Appendf(nil, `{"issuer":"https://issuer.test","jwks_uri":%q}`, uri), issuer)
-		assert.ErrorContains(t, err, "no jwks_uri that is an absolute URL", uri)
+// A failure may come of keys that moved.
+func TestDiscoveryIsReadAgainAfterAFailure(t *testing.T) {
+	asked := ""
+	k, set := bounded(func(r *http.Request) (*http.Response, error) {
+		asked += r.URL.Path + " "
+		return nil, errors.New("down")
+	})
+	for _, failedBefore := range []bool{false, true} {
+		asked = ""
+		_, err := k.fetch(t.Context(), set, failedBefore)
+		require.Error(t, err)
+		assert.Equal(t, failedBefore, strings.Contains(asked, "/.well-known/openid-configuration"))
 	}
 }
 
-func TestADocumentOfOneMiBIsReadWhole(t *testing.T) {
-	whole := strings.Repeat(" ", maxDocumentBytes-2) + "{}"
-	k, _ := bounded(answerWith(whole))
-	doc, err := k.download(t.Context(), "https://issuer.test/jwks", "")
-	require.NoError(t, err)
-	assert.Equal(t, whole, string(doc.body))
-
-	k, _ = bounded(answerWith(" " + whole))
-	_, err = k.download(t.Context(), "https://issuer.test/jwks", "")
-	assert.ErrorContains(t, err, "larger than 1 MiB")
-}
-
-// closeCounter is a body that knows whether it was closed.
-type closeCounter struct {
-	io.Reader
-	closed int
-}
-
-func (c *closeCounter) Close() error { c.closed++; return nil }
-
-// A body that stays open keeps its connection, and an issuer that fails is asked
-// for days.
-func TestTheBodyOfEveryAnswerIsClosed(t *testing.T) {
-	broken := io.MultiReader(strings.NewReader("{"), iotest.ErrReader(errors.New("the connection broke")))
-	for name, test := range map[string]struct {
-		status int
-		etag   string
-		body   io.Reader
-	}{
-		"200":                          {200, "", strings.NewReader("{}")},
-		"200 with a body that breaks":  {200, "", broken},
-		"200 with a body over 1 MiB":   {200, "", strings.NewReader(strings.Repeat(" ", maxDocumentBytes+1))},
-		"204":                          {204, "", strings.NewReader("")},
-		"302 without a Location":       {302, "", strings.NewReader("elsewhere")},
-		"304":                          {304, `"tag"`, strings.NewReader("")},
-		"304 that was not asked for":   {304, "", strings.NewReader("")},
-		"401":                          {401, "", strings.NewReader("who are you?")},
-		"404":                          {404, "", strings.NewReader("nothing")},
-		"429":                          {429, "", strings.NewReader("later")},
-		"500":                          {500, "", strings.NewReader("down")},
-		"503 with a body over 1 MiB":   {503, "", strings.NewReader(strings.Repeat(" ", maxDocumentBytes+1))},
-		"a status that nobody defined": {799, "", strings.NewReader("?")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			body := &closeCounter{Reader: test.body}
-			k, _ := bounded(func(r *http.Request) (*http.Response, error) {
-				return &http.Response{StatusCode: test.status, Header: http.Header{}, Body: body, Request: r}, nil
-			})
-			_, _ = k.download(t.Context(), "https://issuer.test/jwks", test.etag)
-			assert.Positive(t, body.closed)
-		})
+func TestStateOfAKeySet(t *testing.T) {
+	now := time.Now()
+	set := &keySet{refreshAt: now.Add(1), freshUntil: now.Add(2), staleUntil: now.Add(3)}
+	for after, want := range []KeyState{KeysFresh, keysDue, KeysStale, KeysExpired} {
+		at := now.Add(time.Duration(after))
+		assert.Equal(t, want, set.state(at))
+		assert.Equal(t, want != KeysExpired, set.serves(at))
 	}
+	assert.Equal(t, KeysFresh, (&keySet{static: true}).state(now))
+	assert.Equal(t, KeysNone, (*keySet)(nil).state(now))
+	assert.False(t, (*keySet)(nil).serves(now))
 }

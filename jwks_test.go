@@ -156,7 +156,7 @@ func TestAFreshKeySetServesFromMemory(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		g := keysGuard(t, issuer)
 		assert.Equal(t, m2mauthtest.Fetches{}, issuer.Fetches(), "New does no I/O")
-		assert.Equal(t, m2mauth.KeysNone, g.Status().State)
+		assert.Equal(t, m2mauth.KeysNone, g.Keys().State)
 		token := keysToken(issuer, "")
 		for range 400 { // 6 min 40 s: before the earliest refresh, at 70 % of 10 min
 			keysAtOnce(t, g, token, 200)
@@ -219,12 +219,12 @@ func TestA304RenewsTheKeySet(t *testing.T) {
 		for range 4 {
 			keysAtOnce(t, g, token, 200)
 			synctest.Wait()
-			assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
+			assert.Equal(t, m2mauth.KeysFresh, g.Keys().State)
 			time.Sleep(9*time.Minute + time.Second)
 		}
 		assert.Equal(t, []int{200, 304, 304, 304}, answers)
-		assert.Empty(t, g.Status().LastError)
-		assert.Len(t, g.Status().Keys, 1)
+		assert.Empty(t, g.Keys().LastError)
+		assert.Len(t, g.Keys().Keys, 1)
 
 		// A 304 that nobody asked for is no key set.
 		other := keysGuard(t, issuer)
@@ -260,7 +260,7 @@ func TestAnETagIsSentToItsOwnURLOnly(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		keysAtOnce(t, g, token, 200)
 		synctest.Wait()
-		assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
+		assert.Equal(t, m2mauth.KeysFresh, g.Keys().State)
 		assert.Equal(t, map[string][]string{"/oidc/jwks": {""}, "/oidc/moved": {""}}, sent)
 	})
 }
@@ -296,13 +296,13 @@ func TestMaxAgeReplacesTheTTLWithinBounds(t *testing.T) {
 				})
 				g := keysGuard(t, issuer)
 				require.NoError(t, g.Warm(t.Context()))
-				at := time.Until(g.Status().NextRefresh)
+				at := time.Until(g.Keys().NextRefresh)
 				assert.GreaterOrEqual(t, at, want*7/10)
 				assert.LessOrEqual(t, at, want*9/10)
 				time.Sleep(want - 1)
-				assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
+				assert.Equal(t, m2mauth.KeysFresh, g.Keys().State)
 				time.Sleep(time.Nanosecond)
-				assert.Equal(t, m2mauth.KeysStale, g.Status().State)
+				assert.Equal(t, m2mauth.KeysStale, g.Keys().State)
 			})
 		})
 	}
@@ -648,7 +648,7 @@ func TestKeysOfThreeAlgorithmsFollowEachOther(t *testing.T) {
 			for age, token := range tokens[max(0, len(tokens)-2):] { // an issuer publishes two keys
 				keysAtOnce(t, g, token, 200, "%s came, key %d of the two", alg, age)
 			}
-			keys := g.Status().Keys
+			keys := g.Keys().Keys
 			require.NotEmpty(t, keys)
 			assert.Equal(t, alg, keys[0].Algorithm, "the current one")
 		}
@@ -723,7 +723,7 @@ func TestAWithdrawnKeyDoesNotOpenTheFirstRequestAfterAPause(t *testing.T) {
 			assert.Equal(t, 503, status)
 			assert.Equal(t, time.Second, waited)
 			time.Sleep(2 * time.Second)
-			assert.Equal(t, m2mauth.KeysFresh, g.Status().State, "the fetch went on")
+			assert.Equal(t, m2mauth.KeysFresh, g.Keys().State, "the fetch went on")
 			assert.Equal(t, 2, issuer.Fetches().JWKS)
 			keysEventually(t, g, token, 401)
 		})
@@ -806,7 +806,7 @@ func TestGoodKeysOutliveADeadIssuerForKeyStaleFor(t *testing.T) {
 		h, _ := e.Response()
 		assert.NotEmpty(t, h.Get("Retry-After"))
 		assert.Empty(t, h.Get("WWW-Authenticate"))
-		assert.Equal(t, m2mauth.KeysExpired, g.Status().State)
+		assert.Equal(t, m2mauth.KeysExpired, g.Keys().State)
 		fetches := issuer.Fetches()
 		t.Logf("%d JWKS and %d discovery requests in 70 minutes without an issuer", fetches.JWKS, fetches.Discovery)
 		assert.LessOrEqual(t, fetches.JWKS, 1+5+63*2+2)
@@ -879,7 +879,7 @@ func TestAnIssuerThatIsDownAtStart(t *testing.T) {
 		issuer.Intercept(nil)
 		time.Sleep(keysKeyless)
 		keysAtOnce(t, g, token, 200)
-		assert.Empty(t, g.Status().LastError)
+		assert.Empty(t, g.Keys().LastError)
 	})
 }
 
@@ -1084,8 +1084,8 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 				assert.LessOrEqual(t, first.Discovery, perTry)
 				keysAtOnce(t, g, token, 503)
 				assert.Equal(t, first, issuer.Fetches(), "no fetch while the backoff runs")
-				assert.NotEmpty(t, g.Status().LastError)
-				assert.Less(t, len(g.Status().LastError), 2000, "an error that can be logged")
+				assert.NotEmpty(t, g.Keys().LastError)
+				assert.Less(t, len(g.Keys().LastError), 2000, "an error that can be logged")
 				for range 59 {
 					time.Sleep(time.Second)
 					keysEventually(t, g, token, 503)
@@ -1114,14 +1114,14 @@ func TestBadDocumentsAreRefusedAsAWhole(t *testing.T) {
 					keysAtOnce(t, g, token, 200, time.Since(begin))
 					time.Sleep(15 * time.Second)
 				}
-				assert.Equal(t, m2mauth.KeysStale, g.Status().State)
-				assert.InDelta(t, g.Status().Failures, g.Status().Fetches-1, 1, "one may be under way")
+				assert.Equal(t, m2mauth.KeysStale, g.Keys().State)
+				assert.InDelta(t, g.Keys().Failures, g.Keys().Fetches-1, 1, "one may be under way")
 				assert.LessOrEqual(t, issuer.Fetches().JWKS, 1+(5+13*2)*perTry)
 				issuer.Intercept(nil)
 				time.Sleep(keysBackoff)
 				keysAtOnce(t, g, token, 200)
 				synctest.Wait()
-				assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
+				assert.Equal(t, m2mauth.KeysFresh, g.Keys().State)
 			})
 			assert.Less(t, growth(), int64(4<<20))
 		})
@@ -1190,7 +1190,7 @@ func TestA503SaysWhenTheNextAttemptIs(t *testing.T) {
 			_, err := g.Verify(t.Context(), token)
 			var e *m2mauth.Error
 			require.ErrorAs(t, err, &e)
-			assert.GreaterOrEqual(t, e.RetryAfter, time.Until(g.Status().NextRefresh), "too early to ask again")
+			assert.GreaterOrEqual(t, e.RetryAfter, time.Until(g.Keys().NextRefresh), "too early to ask again")
 			assert.LessOrEqual(t, e.RetryAfter, keysBackoff)
 			time.Sleep(time.Second)
 		}
@@ -1309,7 +1309,7 @@ func TestAHundredOddKeysAreLoggedInAFewLines(t *testing.T) {
 		issuer.Withdraw(issuer.KeyIDs()[0])
 		alone := keysGuard(t, issuer, func(c *m2mauth.Config) { c.Logger = slog.New(&log) })
 		keysAtOnce(t, alone, keysToken(issuer, ""), 503)
-		assert.Less(t, len(alone.Status().LastError), 8<<10)
+		assert.Less(t, len(alone.Keys().LastError), 8<<10)
 	})
 }
 
@@ -1540,7 +1540,7 @@ func TestSplitHorizon(t *testing.T) {
 			c.Issuer, c.JWKSURL, c.HTTPClient = identifier, "http://logto:3001/oidc/jwks", inside
 		}
 		for _, hosts := range [][]string{{"logto"}, {"logto:3001"}, {"LOGTO"}} {
-			g := keysGuard(t, issuer, config, func(c *m2mauth.Config) { c.PlainHTTPHosts = hosts })
+			g := keysGuard(t, issuer, config, func(c *m2mauth.Config) { c.InsecureHTTPHosts = hosts })
 			keysAtOnce(t, g, token, 200)
 		}
 		assert.Equal(t, []string{"http://logto:3001/oidc/jwks", "http://logto:3001/oidc/jwks", "http://logto:3001/oidc/jwks"}, asked)
@@ -1548,7 +1548,7 @@ func TestSplitHorizon(t *testing.T) {
 		c := issuer.Config(keysAPI)
 		config(&c)
 		for _, hosts := range [][]string{nil, {"logto:3002"}, {"ogto"}, {"other"}} {
-			c.PlainHTTPHosts = hosts
+			c.InsecureHTTPHosts = hosts
 			_, err := m2mauth.New(c)
 			assert.ErrorContains(t, err, "JWKSURL")
 		}
@@ -1576,11 +1576,11 @@ func TestStaticKeysNeedNoNetwork(t *testing.T) {
 			keysAtOnce(t, g, token, 200)
 			keysAtOnce(t, g, madeUp("made-up"), 401)
 			require.NoError(t, g.Warm(t.Context()))
-			assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
+			assert.Equal(t, m2mauth.KeysFresh, g.Keys().State)
 			time.Sleep(time.Hour / 2)
 		}
 		assert.Equal(t, before, issuer.Fetches())
-		assert.Len(t, g.Status().Keys, 1)
+		assert.Len(t, g.Keys().Keys, 1)
 
 		c := issuer.Config(keysAPI)
 		for _, bad := range []string{"", "{}", `{"keys":[]}`, `{"keys":[{"kty":"oct","k":"AA"}]}`, "<html>"} {
@@ -1649,13 +1649,13 @@ func TestStatusThroughAnOutage(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		g := keysGuard(t, issuer)
-		s := g.Status()
-		assert.Equal(t, m2mauth.Status{Issuer: issuer.URL(), State: m2mauth.KeysNone}, s)
+		s := g.Keys()
+		assert.Equal(t, m2mauth.KeyStatus{Issuer: issuer.URL(), State: m2mauth.KeysNone}, s)
 
 		require.NoError(t, g.Warm(t.Context()))
 		begin := time.Now()
 		time.Sleep(time.Minute)
-		s = g.Status()
+		s = g.Keys()
 		assert.Equal(t, m2mauth.KeysFresh, s.State)
 		assert.Equal(t, time.Minute, s.Age)
 		assert.True(t, s.LastSuccess.Equal(begin))
@@ -1664,14 +1664,14 @@ func TestStatusThroughAnOutage(t *testing.T) {
 		assert.Zero(t, s.Failures)
 		assert.False(t, s.CoolingDown)
 		s.Keys[0] = m2mauth.PublishedKey{}
-		assert.NotEmpty(t, g.Status().Keys[0].ID, "a report is its reader's own")
+		assert.NotEmpty(t, g.Keys().Keys[0].ID, "a report is its reader's own")
 
 		keysDown(issuer)
 		states := map[m2mauth.KeyState]time.Duration{}
 		for time.Since(begin) < keysTTL+keysStaleFor+time.Minute {
 			_ = g.Warm(t.Context())
 			synctest.Wait()
-			s = g.Status()
+			s = g.Keys()
 			if _, seen := states[s.State]; !seen {
 				states[s.State] = time.Since(begin)
 			}
@@ -1688,7 +1688,7 @@ func TestStatusThroughAnOutage(t *testing.T) {
 		issuer.Intercept(nil)
 		time.Sleep(time.Until(s.NextRefresh))
 		require.NoError(t, g.Warm(t.Context()))
-		s = g.Status()
+		s = g.Keys()
 		assert.Equal(t, m2mauth.KeysFresh, s.State)
 		assert.Empty(t, s.LastError)
 	})
@@ -1784,7 +1784,7 @@ func TestTheQueryOfJWKSURLIsNotShown(t *testing.T) {
 				require.Error(t, err)
 				synctest.Wait()
 				assert.Positive(t, len(log.text()))
-				assert.NotContains(t, err.Error()+g.Status().LastError+log.text(), "secret")
+				assert.NotContains(t, err.Error()+g.Keys().LastError+log.text(), "secret")
 			})
 		})
 	}

@@ -45,9 +45,9 @@ func TestAKeyTTLThatIsSetBoundsMaxAge(t *testing.T) {
 				g := keysGuard(t, issuer, func(c *m2mauth.Config) { c.KeyTTL = test.keyTTL })
 				require.NoError(t, g.Warm(t.Context()))
 				time.Sleep(test.want - 1)
-				assert.Equal(t, m2mauth.KeysFresh, g.Status().State)
+				assert.Equal(t, m2mauth.KeysFresh, g.Keys().State)
 				time.Sleep(time.Nanosecond)
-				assert.Equal(t, m2mauth.KeysStale, g.Status().State)
+				assert.Equal(t, m2mauth.KeysStale, g.Keys().State)
 			})
 		})
 	}

@@ -55,7 +55,7 @@ func TestAKeyIDThatIsNotKnownToBeAbsentIs503InThePause(t *testing.T) {
 		require.NoError(t, g.Warm(t.Context()))
 		madeUp := keysMadeUp(issuer)
 		require.Equal(t, 401, keysFrom(t, g, madeUp("made up"), oneSource))
-		assert.True(t, g.Status().CoolingDown)
+		assert.True(t, g.Keys().CoolingDown)
 		assert.Equal(t, 401, keysFrom(t, g, madeUp("made up"), anotherSource), "known to be absent")
 
 		issuer.Rotate("ES384")
@@ -76,7 +76,7 @@ func TestAKeyIDThatIsNotKnownToBeAbsentIs503InThePause(t *testing.T) {
 		time.Sleep(2*time.Second - 1)
 		assert.Equal(t, 503, keysFrom(t, g, token, anotherSource))
 		time.Sleep(time.Nanosecond)
-		assert.False(t, g.Status().CoolingDown)
+		assert.False(t, g.Keys().CoolingDown)
 		assert.Equal(t, 503, keysFrom(t, g, token, oneSource), "which causes no refetch for 10 s")
 		assert.Equal(t, 200, keysFrom(t, g, token, anotherSource))
 		assert.Equal(t, 200, keysFrom(t, g, token, oneSource))
@@ -131,7 +131,7 @@ func TestARefetchThatBringsTheWantedKeyCostsNothing(t *testing.T) {
 		for i := range 20 {
 			issuer.Rotate("EdDSA")
 			keysAtOnce(t, g, keysToken(issuer, ""), 200, i)
-			assert.False(t, g.Status().CoolingDown)
+			assert.False(t, g.Keys().CoolingDown)
 		}
 	})
 }
@@ -215,7 +215,7 @@ func TestWhoJoinsAFetchIsNotToldThatItsKeyIsUnknown(t *testing.T) {
 }
 
 // Whoever cannot be told apart, such as all callers of Verify, or all behind a
-// proxy without Config.Source, waits for ten seconds at most.
+// proxy without Config.QueueKey, waits for ten seconds at most.
 func TestCallersOfVerifyAreOneSource(t *testing.T) {
 	keysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
@@ -249,7 +249,7 @@ func TestSourceIsAskedForUnknownKeyIDsAlone(t *testing.T) {
 		asked := 0
 		var g *m2mauth.Guard
 		g = keysGuard(t, issuer, func(c *m2mauth.Config) {
-			c.Source = func(m2mauth.Request) string { asked++; _ = g.Status(); return "" }
+			c.QueueKey = func(m2mauth.Request) string { asked++; _ = g.Keys(); return "" }
 		})
 		token := keysToken(issuer, "")
 		require.Equal(t, 200, keysFrom(t, g, token, oneSource))

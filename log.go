@@ -5,10 +5,11 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
 // refusalLog writes refusals so that an operator sees why, and a flood of bad
@@ -27,7 +28,7 @@ type refusalLog struct {
 // refusalKey is what is counted by itself: a second mistake of one kind must not
 // be hidden by the first. The texts of Deny, which may be endless, count as one.
 type refusalKey struct {
-	kind   *kind
+	kind   ErrorKind
 	reason string
 }
 
@@ -42,22 +43,22 @@ type refusalCount struct {
 }
 
 // write logs a refusal. The request and the claims are nil where there are none.
-func (l *refusalLog) write(ctx context.Context, e *Error, r Request, c *Claims) {
+func (l *refusalLog) write(ctx context.Context, e *Error, r Request, c *claimSet) {
 	level, number, suppressed := slog.LevelError, 0, 0
-	if e.kind != ErrInternal {
+	if e.Kind != ErrInternal {
 		level, number, suppressed = l.count(e.key())
 	}
 	logger := l.logger()
 	if !logger.Enabled(ctx, level) {
 		return
 	}
-	attrs := []slog.Attr{slog.String("kind", e.kind.name), slog.Int("status", e.Status), slog.String("reason", e.Text)}
+	attrs := []slog.Attr{slog.String("kind", e.Kind.words()), slog.Int("status", e.Status), slog.String("reason", e.Description)}
 	attrs = append(attrs, e.attrs...)
 	if pattern := patternOf(r); pattern != "" {
 		attrs = append(attrs, slog.String("pattern", pattern))
 	}
 	if c != nil { // of a token that has been verified
-		attrs = append(attrs, slog.String("client_id", loggable(c.clientID)))
+		attrs = append(attrs, slog.String("client_id", keyset.Loggable(c.clientID)))
 	}
 	if e.cause != nil {
 		attrs = append(attrs, slog.String("cause", e.cause.Error()))
@@ -93,8 +94,8 @@ func (l *refusalLog) oddScopes(rule Rule) {
 	const most = 100
 	l.mu.Lock()
 	var found []string
-	for _, scope := range rule.scopes() {
-		if strings.ContainsAny(scope, ",*") && len(l.odd) < most && !slices.Contains(l.odd, scope) {
+	for _, scope := range rule.odd {
+		if len(l.odd) < most && !slices.Contains(l.odd, scope) {
 			l.odd, found = append(l.odd, scope), append(found, scope)
 		}
 	}
@@ -140,20 +141,7 @@ func isPowerOfTen(n int) bool {
 }
 
 func expected(s string) slog.Attr { return slog.String("expected", s) }
-func got(s string) slog.Attr      { return slog.String("got", loggable(s)) }
-
-// loggable makes a string that a caller chose fit for a log: short, and without
-// control characters that a handler might write as they are.
-func loggable(s string) string {
-	const limit = 200
-	if len(s) > limit {
-		s = s[:limit] + "..."
-	}
-	if quotable(s) == s {
-		return s
-	}
-	return strconv.QuoteToASCII(s)
-}
+func got(s string) slog.Attr      { return slog.String("got", keyset.Loggable(s)) }
 
 // issuerHint says what to do about a token of another issuer. The common
 // mistakes of those who begin with Logto get a sentence of their own.

@@ -174,7 +174,7 @@ func TestLogSaysWhatWasExpectedAndWhatCame(t *testing.T) {
 			entries := book.take()
 			require.Len(t, entries, 1, test.name)
 			assert.Equal(t, "m2mauth: request refused", entries[0].attrs["msg"])
-			assert.Equal(t, e.Text, entries[0].attrs["reason"], test.name)
+			assert.Equal(t, e.Description, entries[0].attrs["reason"], test.name)
 			assert.Equal(t, test.name, entries[0].ctx.Value(key{}), "the request's context")
 			for name, value := range test.want {
 				assert.Equal(t, value, entries[0].attrs[name], "%s: %s", test.name, name)
@@ -267,12 +267,12 @@ func TestHints(t *testing.T) {
 			require.ErrorIs(t, err, test.kind)
 			var e *m2mauth.Error
 			require.ErrorAs(t, err, &e)
-			assert.Contains(t, e.Text, test.want)
-			assert.NotContains(t, e.Text, test.not)
+			assert.Contains(t, e.Description, test.want)
+			assert.NotContains(t, e.Description, test.not)
 			w := httptest.NewRecorder()
 			guard.WriteError(w, requestWith(), err)
-			assert.Contains(t, w.Header().Get("WWW-Authenticate"), e.Text, "a text that can stand in the challenge as it is")
-			assert.Contains(t, w.Body.String(), e.Text)
+			assert.Contains(t, w.Header().Get("WWW-Authenticate"), e.Description, "a text that can stand in the challenge as it is")
+			assert.Contains(t, w.Body.String(), e.Description)
 		})
 	}
 }
@@ -343,7 +343,7 @@ func TestLogHoldsNoControlCharactersAndNoLongValues(t *testing.T) {
 			"organization_id of a route that belongs to none":     {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, scope, "organization_id"},
 			"organization_id of a route that belongs to another":  {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, organization, "organization_id"},
 			"organization_id that a part compares with no other":  {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, m2mauth.AnyOf(m2mauth.AnyToken(), organization), "organization_id"},
-			"client_id of a route that is for another":            {m2mauthtest.Token{Claims: map[string]any{"client_id": value}}, m2mauth.Client("another"), "client_id"},
+			"client_id of a route that is for another":            {m2mauthtest.Token{Claims: map[string]any{"client_id": value}}, m2mauth.ClientID("another"), "client_id"},
 			"scope of a route that demands an organization first": {m2mauthtest.Token{Scopes: []string{value}}, m2mauth.AllOf(organization, scope), "scopes"},
 		} {
 			guard, book := loggedGuard(t, issuer)
@@ -408,7 +408,7 @@ func TestWhatAnIssuerPublishesIsFitForTheLog(t *testing.T) {
 				require.Len(t, entries, 1)
 				assert.Contains(t, entries[0].attrs["reason"], test.says)
 				assertLoggable(t, entries[0])
-				assertLoggable(t, logEntry{attrs: map[string]any{"the error": fmt.Sprint(err), "the status": guard.Status().LastError}})
+				assertLoggable(t, logEntry{attrs: map[string]any{"the error": fmt.Sprint(err), "the status": guard.Keys().LastError}})
 			})
 		})
 	}

@@ -14,24 +14,40 @@ import (
 // wellKnown is where RFC 9728 §3.1 puts the metadata, before the resource's path.
 const wellKnown = "/.well-known/oauth-protected-resource"
 
+// MetadataConfig is what the API says of itself in its metadata (RFC 9728 §2). The
+// zero value of a field leaves its member out.
+type MetadataConfig struct {
+	Scopes         []string // scopes_supported: told to clients, not enforced
+	Name           string   // resource_name, for people
+	Documentation  string   // resource_documentation, an absolute https URL
+	Policy         string   // resource_policy_uri, an absolute https URL
+	TermsOfService string   // resource_tos_uri, an absolute https URL
+}
+
 // Metadata returns the pattern and the handler of the API's metadata (RFC 9728),
-// by which clients find the issuer: mux.Handle(guard.Metadata("read:products")).
-// The scopes are told, not enforced. From then on the challenge names the
-// document in resource_metadata. Nothing in it comes from the request. Metadata
-// panics unless Audience, which the document is about, is an https URL in ASCII
-// without query and fragment, and without empty or dot segments in its path.
-func (g *Guard) Metadata(scopes ...string) (pattern string, handler http.Handler) {
+// by which clients find the issuer: mux.Handle(guard.Metadata(m2mauth.MetadataConfig{})).
+// From then on the challenge names the document in resource_metadata. Nothing in it
+// comes from the request. Metadata panics unless Audience, which the document is
+// about, is an https URL in ASCII without query and fragment, and without empty or
+// dot segments in its path, and if a member of config is not as MetadataConfig says.
+func (g *Guard) Metadata(config MetadataConfig) (pattern string, handler http.Handler) {
 	if !g.ready() {
 		panic("m2mauth: Metadata: the Guard is nil or was not made by New; was the error of New ignored?")
 	}
-	resource := g.claims.audiences[0]
+	resource := g.issuers[0].claims.audiences[0]
 	u, err := url.Parse(resource)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(resource, "?#") || quotable(resource) != resource ||
 		strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(path.Clean("/"+u.Path), "/") { // which servers redirect elsewhere
 		panic(fmt.Sprintf("m2mauth: Metadata: Config.Audience is %q, and must be an https URL in ASCII, without query and fragment, and without empty or dot segments in its path", resource))
 	}
-	if len(scopes) > 0 {
-		scopes = scopeRule("Metadata", scopes, true).scopes()
+	var scopes []string
+	if len(config.Scopes) > 0 {
+		scopes = scopeRule("Metadata", config.Scopes, true).scopes()
+	}
+	for _, page := range []string{config.Documentation, config.Policy, config.TermsOfService} {
+		if u, err := url.Parse(page); page != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil) {
+			panic("m2mauth: Metadata: Documentation, Policy and TermsOfService must be absolute https URLs without user and password")
+		}
 	}
 	at := u.EscapedPath()
 	if at == "/" {
@@ -42,7 +58,15 @@ func (g *Guard) Metadata(scopes ...string) (pattern string, handler http.Handler
 		Issuers  []string `json:"authorization_servers"`
 		Scopes   []string `json:"scopes_supported,omitempty"`
 		BearerBy []string `json:"bearer_methods_supported"`
-	}{resource, g.issuersOf(resource), scopes, []string{"header"}})
+
+		Name           string `json:"resource_name,omitempty"`
+		Documentation  string `json:"resource_documentation,omitempty"`
+		Policy         string `json:"resource_policy_uri,omitempty"`
+		TermsOfService string `json:"resource_tos_uri,omitempty"`
+	}{
+		resource, g.issuersOf(resource), scopes, []string{"header"},
+		config.Name, config.Documentation, config.Policy, config.TermsOfService,
+	})
 	if err != nil {
 		panic("m2mauth: Metadata: " + err.Error())
 	}
@@ -55,10 +79,14 @@ func (g *Guard) Metadata(scopes ...string) (pattern string, handler http.Handler
 }
 
 // issuersOf returns the issuers whose tokens can be for the resource.
-func (g *Guard) issuersOf(resource string) []string {
-	return slices.DeleteFunc(g.issuers(), func(issuer string) bool {
-		return g.joined != nil && !slices.Contains(g.joined[issuer].claims.audiences, resource)
-	})
+func (g *Guard) issuersOf(resource string) (names []string) {
+	for _, i := range g.issuers {
+		if slices.Contains(i.claims.audiences, resource) {
+			names = append(names, i.claims.issuer)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // metadata is the document. It is public, so pages of any origin may read it.

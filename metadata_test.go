@@ -32,7 +32,7 @@ func audienced(audience string) func(*m2mauth.Config) {
 func metadataOf(t *testing.T, guard *m2mauth.Guard, method, url string, scopes ...string) *http.Response {
 	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle(guard.Metadata(scopes...))
+	mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: scopes}))
 	r := httptest.NewRequest(method, url, nil)
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, r)
@@ -96,7 +96,7 @@ func TestTheChallengeNamesTheMetadata(t *testing.T) {
 	const named = `, resource_metadata="https://shopping.api/.well-known/oauth-protected-resource"`
 	_, before := challenge()
 	assert.NotContains(t, before, "resource_metadata", "nobody serves it yet")
-	guard.Metadata("read")
+	guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read"}})
 	for _, test := range []struct {
 		status int
 		fields []string
@@ -115,7 +115,7 @@ func TestTheChallengeNamesTheMetadata(t *testing.T) {
 	}
 	issuer.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
 	down := quietGuard(t, issuer)
-	down.Metadata()
+	down.Metadata(m2mauth.MetadataConfig{})
 	_, err := down.Verify(t.Context(), issuer.Token(shop))
 	require.ErrorIs(t, err, m2mauth.ErrUnavailable)
 	assert.Empty(t, challengeOf(err), "a 503 has no challenge")
@@ -131,17 +131,17 @@ func TestMetadataNeedsAnAudienceThatIsAnHTTPSURL(t *testing.T) {
 		"https://münchen.example", `https://shopping.api/"`, "https://shopping\u00a0api", "urn:logto:organization:",
 	} {
 		guard := quietGuard(t, issuer, audienced(audience))
-		assert.Panics(t, func() { guard.Metadata() }, audience)
+		assert.Panics(t, func() { guard.Metadata(m2mauth.MetadataConfig{}) }, audience)
 		_, err := guard.Check(requestWith(), m2mauth.AnyToken())
 		assert.NotContains(t, challengeOf(err), "resource_metadata", "nothing is served")
 	}
 	good := quietGuard(t, issuer)
 	for _, scope := range []string{"", "read write", "a\n"} {
 		assert.PanicsWithValue(t, "m2mauth: Metadata: "+quoted(scope)+" cannot be a scope; give each scope as an argument of its own, without white space",
-			func() { good.Metadata(scope) })
+			func() { good.Metadata(m2mauth.MetadataConfig{Scopes: []string{scope}}) })
 	}
-	assert.Panics(t, func() { (*m2mauth.Guard)(nil).Metadata() })
-	assert.Panics(t, func() { new(m2mauth.Guard).Metadata() })
+	assert.Panics(t, func() { (*m2mauth.Guard)(nil).Metadata(m2mauth.MetadataConfig{}) })
+	assert.Panics(t, func() { new(m2mauth.Guard).Metadata(m2mauth.MetadataConfig{}) })
 }
 
 func quoted(s string) string { b, _ := json.Marshal(s); return string(b) }
@@ -149,7 +149,7 @@ func quoted(s string) string { b, _ := json.Marshal(s); return string(b) }
 func TestNothingInTheMetadataComesFromTheRequest(t *testing.T) {
 	t.Parallel()
 	guard := quietGuard(t, m2mauthtest.NewIssuer())
-	_, handler := guard.Metadata()
+	_, handler := guard.Metadata(m2mauth.MetadataConfig{})
 	answer := func(host string) (*httptest.ResponseRecorder, string) {
 		r := httptest.NewRequest("GET", "/.well-known/oauth-protected-resource?resource=https://evil.example", nil)
 		r.Host = host
@@ -175,7 +175,7 @@ func TestMethodsOfTheMetadata(t *testing.T) {
 	t.Parallel()
 	guard := quietGuard(t, m2mauthtest.NewIssuer())
 	mux := http.NewServeMux()
-	mux.Handle(guard.Metadata("read"))
+	mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read"}}))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	for _, test := range []struct {
@@ -230,7 +230,7 @@ func TestMetadataOfAJoinedGuardListsTheIssuersOfItsResource(t *testing.T) {
 	other := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Issuer, c.Audience = "https://other.test/oidc", "https://other.api" })
 	joined, err := m2mauth.Join(quietGuard(t, issuer), other)
 	require.NoError(t, err)
-	_, handler := joined.Metadata()
+	_, handler := joined.Metadata(m2mauth.MetadataConfig{})
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	assert.Contains(t, w.Body.String(), issuer.URL())

@@ -66,7 +66,7 @@ func TestAnOddKeyIsLoggedWhenItAppearsOrChanges(t *testing.T) {
 				time.Sleep(keysTTL)
 			}
 		}
-		assert.Equal(t, 30, g.Status().Fetches)
+		assert.Equal(t, 30, g.Keys().Fetches)
 
 		issuer.Intercept(nil) // which answers 304 from the second time on
 		issuer.PublishJWK([]byte(odd("3", "ML-DSA-44")))
@@ -110,7 +110,7 @@ func TestAKeyThatIsPublishedTwiceIsOneKey(t *testing.T) {
 		g := keysGuard(t, issuer, func(c *m2mauth.Config) { c.Logger = slog.New(&log) })
 		keysAtOnce(t, g, keysToken(issuer, ""), 200)
 		keysAtOnce(t, g, issuer.Sign(m2mauthtest.Token{Audience: keysAPI, Header: map[string]any{"kid": nil}}), 200, "there is only one")
-		assert.Len(t, g.Status().Keys, 2, "one for each name")
+		assert.Len(t, g.Keys().Keys, 2, "one for each name")
 		assert.Zero(t, log.count(slog.LevelWarn), log.text())
 	})
 }
@@ -167,7 +167,7 @@ func TestWhyThereIsNoKey(t *testing.T) {
 				require.ErrorAs(t, err, &e)
 				require.ErrorIs(t, err, m2mauth.ErrUnknownKey)
 				assert.Equal(t, 401, e.Status)
-				assert.Equal(t, test.text, e.Text)
+				assert.Equal(t, test.text, e.Description)
 				entries := book.take()
 				require.NotEmpty(t, entries)
 				assert.Equal(t, test.published, entries[len(entries)-1].attrs["published"])

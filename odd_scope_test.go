@@ -28,7 +28,7 @@ func TestAScopeThatIsMostlyAMistakeIsLoggedAtSetUp(t *testing.T) {
 		{"one of several", func(g *m2mauth.Guard) { g.RequireAny("read", "a,b", "write") }, []string{"a,b"}},
 		{"two", func(g *m2mauth.Guard) { g.Require("a,b", "c*") }, []string{"a,b", "c*"}},
 		{"deep in a rule", func(g *m2mauth.Guard) {
-			g.RequireRule(m2mauth.Optional(m2mauth.AllOf(m2mauth.Machine(), m2mauth.AnyOf(m2mauth.AllScopes("a,b"), m2mauth.AnyScope("read")))))
+			g.RequireRule(m2mauth.Optional(m2mauth.AllOf(m2mauth.MachineToken(), m2mauth.AnyOf(m2mauth.AllScopes("a,b"), m2mauth.AnyScope("read")))))
 		}, []string{"a,b"}},
 		{"on several routes", func(g *m2mauth.Guard) { g.Require("a,b"); g.Require("a,b", "c"); g.RequireAny("a,b") }, []string{"a,b"}},
 		{"of a joined guard", func(g *m2mauth.Guard) {

@@ -30,7 +30,7 @@ func TestTokensOfOrganizationsOnEveryEntry(t *testing.T) {
 	guards := map[string]*m2mauth.Guard{
 		"API":           quietGuard(t, issuer),
 		"organizations": quietGuard(t, issuer, ofOrganizations),
-		"API, open":     quietGuard(t, issuer, func(c *m2mauth.Config) { c.AllowOrganizations = true }),
+		"API, open":     quietGuard(t, issuer, func(c *m2mauth.Config) { c.InsecureAllowOrganizationTokens = true }),
 	}
 	acme := m2mauth.AllOf(m2mauth.OrganizationPath("org"), m2mauth.AllScopes("read"))
 	for _, test := range []struct {
@@ -126,7 +126,7 @@ func TestEveryGuardSeesOrganizations(t *testing.T) {
 	}{
 		{"for an API", func(*m2mauth.Config) {}, m2mauthtest.Token{OrganizationID: "acme"}},
 		{"for several APIs", func(c *m2mauth.Config) { c.OtherAudiences = []string{"https://other.api"} }, m2mauthtest.Token{OrganizationID: "acme"}},
-		{"that lets all organizations through", func(c *m2mauth.Config) { c.AllowOrganizations = true }, m2mauthtest.Token{OrganizationID: "acme"}},
+		{"that lets all organizations through", func(c *m2mauth.Config) { c.InsecureAllowOrganizationTokens = true }, m2mauthtest.Token{OrganizationID: "acme"}},
 		{"for other token types", func(c *m2mauth.Config) { c.TokenTypes = []string{"JWT"} }, m2mauthtest.Token{OrganizationID: "acme", Header: jwt}},
 		{"with other claims", func(c *m2mauth.Config) {
 			c.ScopeClaims, c.ClientClaims, c.MaxLifetime = []string{"roles"}, []string{"azp"}, time.Hour
@@ -134,9 +134,9 @@ func TestEveryGuardSeesOrganizations(t *testing.T) {
 		{"with claims that are the organization's", func(c *m2mauth.Config) {
 			c.ScopeClaims, c.ClientClaims = []string{"organization_id"}, []string{"organization_id"}
 		}, m2mauthtest.Token{OrganizationID: "acme"}},
-		{"without machines", func(c *m2mauth.Config) { c.IsMachine = func(*m2mauth.Claims) bool { return false } }, m2mauthtest.Token{OrganizationID: "acme"}},
+		{"without machines", func(c *m2mauth.Config) { c.IsMachine = func(m2mauth.Claims) bool { return false } }, m2mauthtest.Token{OrganizationID: "acme"}},
 		{"for organization tokens", ofOrganizations, m2mauthtest.Token{Audience: organizationToken + "acme"}},
-		{"for organization tokens that lets all through", func(c *m2mauth.Config) { ofOrganizations(c); c.AllowOrganizations = true },
+		{"for organization tokens that lets all through", func(c *m2mauth.Config) { ofOrganizations(c); c.InsecureAllowOrganizationTokens = true },
 			m2mauthtest.Token{Audience: organizationToken + "acme"}},
 	} {
 		t.Run("a guard "+test.name, func(t *testing.T) {
@@ -178,7 +178,7 @@ func TestTheRemedyFitsTheKindOfToken(t *testing.T) {
 func TestAGuardForOrganizationTokensMayLeaveTheOrganizationToItsHandlers(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer, ofOrganizations, func(c *m2mauth.Config) { c.AllowOrganizations = true })
+	guard := quietGuard(t, issuer, ofOrganizations, func(c *m2mauth.Config) { c.InsecureAllowOrganizationTokens = true })
 	assert.NotPanics(t, func() { guard.Require("read") })
 	claims, err := guard.Verify(t.Context(), issuer.Token(organizationToken+"acme", "read"))
 	require.NoError(t, err)
@@ -194,7 +194,7 @@ func TestRecordedOrganizationTokens(t *testing.T) {
 		organization,
 		m2mauth.AllOf(organization, m2mauth.AllScopes("read:invoices")),
 		m2mauth.AllOf(organization, m2mauth.AllScopes("manage:members", "read:invoices")),
-		m2mauth.AllOf(organization, m2mauth.Machine()),
+		m2mauth.AllOf(organization, m2mauth.MachineToken()),
 		m2mauth.AllOf(organization, m2mauth.AllScopes("read:products")),
 	}
 	for _, test := range recordedOrganizationFates {
@@ -218,7 +218,7 @@ func TestRecordedOrganizationTokens(t *testing.T) {
 				assert.Equal(t, test.want, string(got))
 
 				if test.organization != "" {
-					config.AllowOrganizations = true
+					config.InsecureAllowOrganizationTokens = true
 					guard, err = m2mauth.New(config)
 					require.NoError(t, err)
 					claims, err := guard.Verify(t.Context(), token)

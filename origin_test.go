@@ -118,7 +118,7 @@ func TestAPasswordInJWKSURIIsNotShown(t *testing.T) {
 		require.NoError(t, err)
 		require.Error(t, guard.Warm(t.Context()))
 		synctest.Wait() // the failure is logged after those who waited were told
-		for where, text := range map[string]string{"log": log.String(), "status": guard.Status().LastError} {
+		for where, text := range map[string]string{"log": log.String(), "status": guard.Keys().LastError} {
 			assert.Contains(t, text, "jwks_uri", where)
 			assert.NotContains(t, text, "hunter2", where)
 		}

@@ -24,7 +24,7 @@ func auth0() m2mauth.Config {
 		Algorithms:   []string{"RS256"},
 		TokenTypes:   []string{"JWT", "at+jwt"}, // the profiles "Auth0" and "RFC 9068"
 		ClientClaims: []string{"azp", "client_id"},
-		IsMachine: func(c *m2mauth.Claims) bool {
+		IsMachine: func(c m2mauth.Claims) bool {
 			return c.Subject() == c.ClientID()+"@clients"
 		},
 	}
@@ -38,7 +38,7 @@ func entraID() m2mauth.Config {
 		TokenTypes:   []string{"JWT"},
 		ClientClaims: []string{"azp"},
 		ScopeClaims:  []string{"roles"}, // application permissions; scp has those of users
-		IsMachine: func(c *m2mauth.Claims) bool {
+		IsMachine: func(c m2mauth.Claims) bool {
 			var own struct {
 				Type string `json:"idtyp"` // an optional claim: add it to the API's tokens
 			}
@@ -54,7 +54,7 @@ func keycloak() m2mauth.Config {
 		Algorithms:   []string{"RS256"},
 		TokenTypes:   []string{"JWT"},
 		ClientClaims: []string{"azp"},
-		IsMachine: func(c *m2mauth.Claims) bool {
+		IsMachine: func(c m2mauth.Claims) bool {
 			var own struct {
 				Service string `json:"client_id"` // of service accounts alone
 			}
@@ -84,8 +84,8 @@ const (
 
 func TestTokensOfOtherIssuers(t *testing.T) {
 	t.Parallel()
-	machines := m2mauth.AllOf(m2mauth.AllScopes("read:products"), m2mauth.Machine())
-	users := m2mauth.AllOf(m2mauth.AllScopes("read:products"), m2mauth.User())
+	machines := m2mauth.AllOf(m2mauth.AllScopes("read:products"), m2mauth.MachineToken())
+	users := m2mauth.AllOf(m2mauth.AllScopes("read:products"), m2mauth.UserToken())
 	v1 := func() m2mauth.Config {
 		c := entraID()
 		c.Issuer = "https://sts.windows.net/8b4f9c1e-2a57-4d1b-9c3e-0f6a7d5e4b21/"

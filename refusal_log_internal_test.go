@@ -16,7 +16,7 @@ func TestTheReasonsThatAreCountedAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := &refusalLog{counts: make(map[refusalKey]*refusalCount)}
-		forbidden := ErrForbidden.(*kind)
+		forbidden := ErrForbidden
 		for n := range 10 * maxRefusalKeys {
 			level, _, _ := l.count(refusalKey{forbidden, fmt.Sprint(n)})
 			if n <= maxRefusalKeys {
@@ -27,7 +27,7 @@ func TestTheReasonsThatAreCountedAreBounded(t *testing.T) {
 		level, number, _ := l.count(refusalKey{forbidden, "one more"})
 		assert.Equal(t, slog.LevelDebug, level)
 		assert.Equal(t, 9*maxRefusalKeys+1, number)
-		level, _, _ = l.count(refusalKey{ErrScope.(*kind), "of another kind"})
+		level, _, _ = l.count(refusalKey{ErrScope, "of another kind"})
 		assert.Equal(t, slog.LevelWarn, level)
 		time.Sleep(time.Minute)
 		level, _, _ = l.count(refusalKey{forbidden, "one more"})

@@ -85,9 +85,9 @@ func TestEachReasonOfAKindHasAMinuteOfItsOwn(t *testing.T) {
 			"no sub":           {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"sub": nil}}},
 			"no jti":           {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": nil}}},
 			"jti is a number":  {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": 1}}},
-			"the wrong kind":   {rule(m2mauth.User()), m2mauthtest.Token{}},
-			"the wrong client": {rule(m2mauth.Client("billing")), m2mauthtest.Token{}},
-			"a claim":          {rule(m2mauth.Claim("department", "sales")), m2mauthtest.Token{}},
+			"the wrong kind":   {rule(m2mauth.UserToken()), m2mauthtest.Token{}},
+			"the wrong client": {rule(m2mauth.ClientID("billing")), m2mauthtest.Token{}},
+			"a claim":          {rule(m2mauth.HasClaim("department", "sales")), m2mauthtest.Token{}},
 			"an organization":  {rule(m2mauth.AnyToken()), m2mauthtest.Token{OrganizationID: "acme"}},
 			"no organization":  {rule(m2mauth.OrganizationHeader("X-Organization")), m2mauthtest.Token{}},
 			"found none":       {rule(m2mauth.OrganizationHeader("X-Organization")), m2mauthtest.Token{OrganizationID: "acme"}},
@@ -102,7 +102,7 @@ func TestEachReasonOfAKindHasAMinuteOfItsOwn(t *testing.T) {
 		}
 
 		n := 0
-		deny := m2mauth.Custom("denies", func(context.Context, *m2mauth.Claims, m2mauth.Request) error {
+		deny := m2mauth.Custom("denies", func(context.Context, m2mauth.Claims, m2mauth.Request) error {
 			n++
 			return m2mauth.Deny(fmt.Sprintf("order %d is not yours", n))
 		})
@@ -115,7 +115,7 @@ func TestInternalErrorsAreLoggedAtErrorEachTime(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	guard, book := loggedGuard(t, issuer)
-	fail := m2mauth.Custom("fails", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return errors.New("no database") })
+	fail := m2mauth.Custom("fails", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return errors.New("no database") })
 	r := requestWith("Bearer " + issuer.Token(shop))
 	r.Pattern = "GET /products"
 	for range 12 {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
 // Rule is what a route demands of a token that has been verified. Rules are made
@@ -19,15 +21,16 @@ import (
 // used by many routes and goroutines.
 type Rule struct {
 	demand       demand
-	organization bool // a part compares the token's organization
-	custom       bool // a part is a user's function
+	odd          []string // scopes that are mostly a mistake: a,b for two, and read:* for all that begin so
+	organization bool     // a part compares the token's organization
+	custom       bool     // a part is a user's function
 	optional     bool
 }
 
 // demand is a rule or a part of one.
 type demand interface {
-	check(context.Context, *Claims, Request, asking) verdict
-	appendScopes(*scopeList)
+	check(context.Context, *claimSet, Request, asking) verdict
+	appendScopes(*scopeList) (some bool)
 	appendText([]byte) []byte // as it is written in Go
 }
 
@@ -111,10 +114,12 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 	}
 	var names scopeList
 	names.add(scopes)
+	rule := Rule{demand: anyScope(names.names)}
 	if all {
-		return Rule{demand: allScopes(names.names)}
+		rule.demand = allScopes(names.names)
 	}
-	return Rule{demand: anyScope(names.names)}
+	rule.odd = slices.DeleteFunc(slices.Clone(names.names), func(s string) bool { return !strings.ContainsAny(s, ",*") })
+	return rule
 }
 
 // scopeList keeps names in order, without repeats.
@@ -135,12 +140,19 @@ func (l *scopeList) add(names []string) {
 	}
 }
 
-// scopes returns those of all parts.
+// scopes returns those that a token needs. Of alternatives it names those of the first
+// that has any, so that no client asks for more than it needs.
 func (r Rule) scopes() []string {
-	var list scopeList
-	if r.demand != nil {
-		r.demand.appendScopes(&list)
+	switch d := r.demand.(type) {
+	case nil:
+		return nil
+	case allScopes: // most rules, for which no list is needed
+		return slices.Clone(d)
+	case anyScope:
+		return slices.Clone(d[:1])
 	}
+	var list scopeList
+	r.demand.appendScopes(&list)
 	return list.names
 }
 
@@ -148,26 +160,26 @@ func impossibleInScope(r rune) bool { return unicode.IsSpace(r) || unicode.IsCon
 
 type allScopes []string
 
-func (s allScopes) appendText(b []byte) []byte    { return appendCall(b, "AllScopes", s...) }
-func (s allScopes) appendScopes(names *scopeList) { names.add(s) }
+func (s allScopes) appendText(b []byte) []byte         { return appendCall(b, "AllScopes", s...) }
+func (s allScopes) appendScopes(names *scopeList) bool { names.add(s); return true }
 
-func (s allScopes) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+func (s allScopes) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
 	return metIf(c.scopes.HasAll(s...), lacksScope)
 }
 
 type anyScope []string
 
-func (s anyScope) appendText(b []byte) []byte    { return appendCall(b, "AnyScope", s...) }
-func (s anyScope) appendScopes(names *scopeList) { names.add(s) }
+func (s anyScope) appendText(b []byte) []byte         { return appendCall(b, "AnyScope", s...) }
+func (s anyScope) appendScopes(names *scopeList) bool { names.add(s[:1]); return true }
 
-func (s anyScope) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+func (s anyScope) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
 	return metIf(c.scopes.HasAny(s...), lacksScope)
 }
 
 // noScopes is embedded in demands that name none.
 type noScopes struct{}
 
-func (noScopes) appendScopes(*scopeList) {}
+func (noScopes) appendScopes(*scopeList) bool { return false }
 
 // AnyToken demands nothing but a valid token. See the warning at
 // [Guard.Authenticate]: that is identification, not permission.
@@ -177,13 +189,13 @@ type anyToken struct{ noScopes }
 
 func (anyToken) appendText(b []byte) []byte { return append(b, "AnyToken()"...) }
 
-func (anyToken) check(context.Context, *Claims, Request, asking) verdict { return met }
+func (anyToken) check(context.Context, *claimSet, Request, asking) verdict { return met }
 
-// Machine demands a token of an application itself: [Claims.IsMachine].
-func Machine() Rule { return Rule{demand: machine{is: true}} }
+// MachineToken demands a token of an application itself: [Claims.IsMachine].
+func MachineToken() Rule { return Rule{demand: machine{is: true}} }
 
-// User demands a token that an application got for a user of it.
-func User() Rule { return Rule{demand: machine{is: false}} }
+// UserToken demands a token that an application got for a user of it.
+func UserToken() Rule { return Rule{demand: machine{is: false}} }
 
 type machine struct {
 	noScopes
@@ -192,19 +204,19 @@ type machine struct {
 
 func (m machine) appendText(b []byte) []byte {
 	if m.is {
-		return append(b, "Machine()"...)
+		return append(b, "MachineToken()"...)
 	}
-	return append(b, "User()"...)
+	return append(b, "UserToken()"...)
 }
 
-func (m machine) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
-	return metIf(c.IsMachine() == m.is, otherKind)
+func (m machine) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
+	return metIf(c.machine() == m.is, otherKind)
 }
 
-// Client demands a token that one of these applications asked for, whether for
+// ClientID demands a token that one of these applications asked for, whether for
 // itself or for a user: [Claims.ClientID].
-func Client(ids ...string) Rule {
-	mustHaveValues("Client", 1, ids...)
+func ClientID(ids ...string) Rule {
+	mustHaveValues("ClientID", 1, ids...)
 	return Rule{demand: client{ids: slices.Clone(ids)}}
 }
 
@@ -219,17 +231,17 @@ type client struct {
 	ids []string
 }
 
-func (d client) appendText(b []byte) []byte { return appendCall(b, "Client", d.ids...) }
+func (d client) appendText(b []byte) []byte { return appendCall(b, "ClientID", d.ids...) }
 
-func (d client) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+func (d client) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
 	return metIf(slices.Contains(d.ids, c.clientID), otherClient)
 }
 
-// Claim demands that a claim is one of the values, or an array of strings that
+// HasClaim demands that a claim is one of the values, or an array of strings that
 // holds one. Values are compared byte by byte; numbers and booleans match
 // nothing. With Logto, remember that a claims script writes such claims.
-func Claim(name string, values ...string) Rule {
-	mustHaveValues("Claim", 2, append([]string{name}, values...)...)
+func HasClaim(name string, values ...string) Rule {
+	mustHaveValues("HasClaim", 2, append([]string{name}, values...)...)
 	return Rule{demand: claim{name: name, values: slices.Clone(values)}}
 }
 
@@ -240,10 +252,10 @@ type claim struct {
 }
 
 func (d claim) appendText(b []byte) []byte {
-	return appendCall(b, "Claim", append([]string{d.name}, d.values...)...)
+	return appendCall(b, "HasClaim", append([]string{d.name}, d.values...)...)
 }
 
-func (d claim) check(_ context.Context, c *Claims, _ Request, _ asking) verdict {
+func (d claim) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
 	return metIf(c.hasAny(d.name, d.values), otherClaim)
 }
 
@@ -313,7 +325,7 @@ func organizationRule(text string, of func(Request) (string, error), where ...sl
 
 func (d organization) appendText(b []byte) []byte { return append(b, d.text...) }
 
-func (d organization) check(_ context.Context, c *Claims, r Request, _ asking) verdict {
+func (d organization) check(_ context.Context, c *claimSet, r Request, _ asking) verdict {
 	switch {
 	case c.organizationID == "":
 		return verdict{why: noOrganization}
@@ -336,7 +348,7 @@ func (d organization) check(_ context.Context, c *Claims, r Request, _ asking) v
 // text, and any other error is logged and answered with 500. The function is not
 // called for a token that another part of the rule refuses. name stands for it
 // in Rule.String.
-func Custom(name string, f func(context.Context, *Claims, Request) error) Rule {
+func Custom(name string, f func(context.Context, Claims, Request) error) Rule {
 	if f == nil {
 		panic(fmt.Sprintf("m2mauth: Custom(%q): the function is nil", name))
 	}
@@ -346,16 +358,16 @@ func Custom(name string, f func(context.Context, *Claims, Request) error) Rule {
 type custom struct {
 	noScopes
 	name string
-	f    func(context.Context, *Claims, Request) error
+	f    func(context.Context, Claims, Request) error
 }
 
 func (d custom) appendText(b []byte) []byte { return appendCall(b, "Custom", d.name) }
 
-func (d custom) check(ctx context.Context, c *Claims, r Request, ask asking) verdict {
+func (d custom) check(ctx context.Context, c *claimSet, r Request, ask asking) verdict {
 	if ask == askNone {
 		return met
 	}
-	err := d.f(ctx, c.own(), r)
+	err := d.f(ctx, Claims{set: c}, r)
 	var no *denied
 	switch {
 	case err == nil:
@@ -375,7 +387,7 @@ type denied struct{ text string }
 func (d *denied) Error() string { return "m2mauth: denied: " + d.text }
 
 // AllOf demands that all of the rules are met. Functions given to [Custom] are
-// asked last. It panics if no rule is given, and if both [Machine] and [User] are
+// asked last. It panics if no rule is given, and if both [MachineToken] and [UserToken] are
 // among them, since no token is of both kinds.
 func AllOf(rules ...Rule) Rule {
 	all := ruleOf(allOf(demandsOf("AllOf", rules)), rules)
@@ -415,6 +427,7 @@ func ruleOf(d demand, parts []Rule) Rule {
 	for _, part := range parts {
 		whole.organization = whole.organization || part.organization
 		whole.custom = whole.custom || part.custom
+		whole.odd = append(whole.odd, part.odd...)
 	}
 	return whole
 }
@@ -423,15 +436,16 @@ type allOf []demand
 
 func (d allOf) appendText(b []byte) []byte { return appendParts(b, "AllOf(", d) }
 
-func (d allOf) appendScopes(names *scopeList) {
+func (d allOf) appendScopes(names *scopeList) (some bool) {
 	for _, part := range d {
-		part.appendScopes(names)
+		some = part.appendScopes(names) || some
 	}
+	return some
 }
 
 // check asks functions last, and none once a part is not met. Only what is met when
 // they have been asked is bound: a part that a function refuses binds nothing.
-func (d allOf) check(ctx context.Context, c *Claims, r Request, ask asking) verdict {
+func (d allOf) check(ctx context.Context, c *claimSet, r Request, ask asking) verdict {
 	if ask == askLast {
 		if without := d.check(ctx, c, r, askNone); !without.met {
 			return without
@@ -457,11 +471,13 @@ type anyOf []demand
 
 func (d anyOf) appendText(b []byte) []byte { return appendParts(b, "AnyOf(", d) }
 
-func (d anyOf) appendScopes(names *scopeList) { allOf(d).appendScopes(names) }
+func (d anyOf) appendScopes(names *scopeList) bool {
+	return slices.ContainsFunc(d, func(part demand) bool { return part.appendScopes(names) })
+}
 
 // check goes on after a part that is met but not bound if the token is limited
 // to an organization, which only a bound part may let through.
-func (d anyOf) check(ctx context.Context, c *Claims, r Request, ask asking) verdict {
+func (d anyOf) check(ctx context.Context, c *claimSet, r Request, ask asking) verdict {
 	if ask == askAtOnce {
 		ask = askLast // it is not known which part is met
 	}
@@ -530,16 +546,16 @@ func appendCall(b []byte, call string, arguments ...string) []byte {
 }
 
 // authorize checks what a route demands of a verified token.
-func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) *Error {
+func (i *issuer) authorize(ctx context.Context, c *claimSet, r Request, rule Rule) *Error {
 	if rule.demand == nil {
 		return newError(ErrForbidden, "this route lets nobody through")
 	}
 	// The scopes of a token limited to an organization hold within that alone.
 	// Taken for more, a role in one customer's organization would open the API
 	// for all.
-	limited := c.organizationID != "" && !g.allowOrganizations
+	limited := c.organizationID != "" && !i.allowOrganizations
 	if limited && !rule.organization {
-		return g.limited(c, rule)
+		return i.limited(c, rule)
 	}
 	v := rule.demand.check(ctx, c, r, askNone)
 	if rule.custom && v.met && (v.bound || !limited) { // asked for no token that the rest of the rule refuses
@@ -550,7 +566,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	case v.met && limited && !v.bound && v.lost != nil && (v.lost.err != nil || v.lost.denied):
 		why = v.lost // what a function said of the organization's own part
 	case v.met && limited && !v.bound:
-		return g.limited(c, rule)
+		return i.limited(c, rule)
 	case v.met:
 		return nil
 	}
@@ -559,7 +575,7 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 		return internalError(why.err, slog.String("rule", rule.String()))
 	case !why.scope:
 		e := newError(ErrForbidden, why.text, append([]slog.Attr{slog.String("rule", rule.String()),
-			slog.String("organization_id", loggable(c.organizationID))}, why.attrs...)...)
+			slog.String("organization_id", keyset.Loggable(c.organizationID))}, why.attrs...)...)
 		e.counted = why.counted
 		return e
 	}
@@ -567,26 +583,16 @@ func (g *Guard) authorize(ctx context.Context, c *Claims, r Request, rule Rule) 
 	if c.scopes.Len() == 0 {
 		text = "the token has no scopes: ask for them in the token request, and give the application a role that has them"
 	}
-	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", loggable(c.scopes.String())))
+	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", keyset.Loggable(c.scopes.String())))
 	e.Scopes = rule.scopes()
 	return e
 }
 
-func (g *Guard) limited(c *Claims, rule Rule) *Error {
+func (i *issuer) limited(c *claimSet, rule Rule) *Error {
 	text := "the token is limited to an organization, and this route is not: request a token without organization_id"
-	if g.claims.organizations { // without one there is no such token
+	if i.claims.organizations { // without one there is no such token
 		text = "the token is an organization token, and this route belongs to no organization: no organization token opens it"
 	}
 	return newError(ErrForbidden, text,
-		slog.String("organization_id", loggable(c.organizationID)), slog.String("rule", rule.String()))
-}
-
-// patternOf returns the route's pattern, where the request knows it. It is for the
-// log alone, so that no panic in it changes what has been decided.
-func patternOf(r Request) (pattern string) {
-	defer orEmpty()
-	if p, ok := r.(interface{ Pattern() string }); ok {
-		return p.Pattern()
-	}
-	return ""
+		slog.String("organization_id", keyset.Loggable(c.organizationID)), slog.String("rule", rule.String()))
 }

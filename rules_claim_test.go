@@ -17,7 +17,7 @@ func TestRulesCompareNamesAndValuesByteByByte(t *testing.T) {
 	department := func(value any) m2mauthtest.Token {
 		return m2mauthtest.Token{Claims: map[string]any{"department": value}}
 	}
-	sales := m2mauth.Claim("department", "sales")
+	sales := m2mauth.HasClaim("department", "sales")
 	for _, test := range []struct {
 		name  string
 		rule  m2mauth.Rule
@@ -27,14 +27,14 @@ func TestRulesCompareNamesAndValuesByteByByte(t *testing.T) {
 		{"the value", sales, department("sales"), nil},
 		{"an array with the value", sales, department([]string{"it", "sales"}), nil},
 		{"another letter case", sales, department("Sales"), m2mauth.ErrForbidden},
-		{"another letter case, of the rule's", m2mauth.Claim("department", "SALES"), department("sales"), m2mauth.ErrForbidden},
+		{"another letter case, of the rule's", m2mauth.HasClaim("department", "SALES"), department("sales"), m2mauth.ErrForbidden},
 		{"another letter case in an array", sales, department([]string{"it", "SALES"}), m2mauth.ErrForbidden},
 		{"a letter that folds to one of the value", sales, department("\u017fales"), m2mauth.ErrForbidden},
 		{"white space around", sales, department(" sales "), m2mauth.ErrForbidden},
 		{"a value that begins so", sales, department("sales-emea"), m2mauth.ErrForbidden},
 		{"the claim in another letter case", sales, m2mauthtest.Token{Claims: map[string]any{"Department": "sales"}}, m2mauth.ErrForbidden},
-		{"the client", m2mauth.Client("billing"), m2mauthtest.Token{AppID: "billing"}, nil},
-		{"the client in another letter case", m2mauth.Client("billing"), m2mauthtest.Token{AppID: "Billing"}, m2mauth.ErrForbidden},
+		{"the client", m2mauth.ClientID("billing"), m2mauthtest.Token{AppID: "billing"}, nil},
+		{"the client in another letter case", m2mauth.ClientID("billing"), m2mauthtest.Token{AppID: "Billing"}, m2mauth.ErrForbidden},
 		{"the scope in another letter case", m2mauth.AllScopes("read"), m2mauthtest.Token{Scopes: []string{"READ"}}, m2mauth.ErrScope},
 		{"any scope in another letter case", m2mauth.AnyScope("read"), m2mauthtest.Token{Scopes: []string{"Read"}}, m2mauth.ErrScope},
 		{"the organization", m2mauth.OrganizationHeader("X-Organization"), m2mauthtest.Token{OrganizationID: "acme"}, nil},

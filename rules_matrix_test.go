@@ -38,12 +38,12 @@ const (
 // wildcards and the request are the caller's.
 func fateOf(t *testing.T, guard *m2mauth.Guard, rule m2mauth.Rule, pattern string, r *http.Request) fate {
 	t.Helper()
-	var claims *m2mauth.Claims
+	var claims m2mauth.Claims
 	var err error
 	mux := http.NewServeMux()
 	mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) { claims, err = guard.Check(r, rule) })
 	mux.ServeHTTP(httptest.NewRecorder(), r)
-	assert.Equal(t, err != nil, claims == nil, "claims or an error")
+	assert.Equal(t, err != nil, claims.IsZero(), "claims or an error")
 
 	reached := false
 	mux = http.NewServeMux()
@@ -109,7 +109,7 @@ func TestEveryRuleWithEveryToken(t *testing.T) {
 	a, b := m2mauth.AllScopes("a"), m2mauth.AllScopes("b")
 	acme := m2mauth.OrganizationPath("org")
 	custom := func(err error) m2mauth.Rule {
-		return m2mauth.Custom("ask", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return err })
+		return m2mauth.Custom("ask", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return err })
 	}
 	all, some := m2mauth.AllOf, m2mauth.AnyOf
 
@@ -124,16 +124,16 @@ func TestEveryRuleWithEveryToken(t *testing.T) {
 		{m2mauth.AllScopes("a", "b"), "ss.ss ss ffff ff f"},
 		{m2mauth.AnyScope("a", "b"), "...ss .s ffff ff f"},
 		{m2mauth.AnyScope("A"), "sssss ss ffff ff f"},
-		{m2mauth.Machine(), "..... ff ffff ff f"},
-		{m2mauth.User(), "fffff .. ffff ff f"},
-		{m2mauth.Client("one"), "..fff ff ffff ff f"},
-		{m2mauth.Client("web", "two"), "ff... .. ffff ff f"},
-		{m2mauth.Client("ONE"), "fffff ff ffff ff f"},
-		{m2mauth.Claim("tier", "gold"), ".ffff .. ffff ff f"},
-		{m2mauth.Claim("tier", "platinum", "silver"), "fffff .. ffff ff f"},
-		{m2mauth.Claim("tier", "1"), "fffff ff ffff ff f"},
-		{m2mauth.Claim("scope", "a"), ".ffff .f ffff ff f"},
-		{m2mauth.Claim("none", "a"), "fffff ff ffff ff f"},
+		{m2mauth.MachineToken(), "..... ff ffff ff f"},
+		{m2mauth.UserToken(), "fffff .. ffff ff f"},
+		{m2mauth.ClientID("one"), "..fff ff ffff ff f"},
+		{m2mauth.ClientID("web", "two"), "ff... .. ffff ff f"},
+		{m2mauth.ClientID("ONE"), "fffff ff ffff ff f"},
+		{m2mauth.HasClaim("tier", "gold"), ".ffff .. ffff ff f"},
+		{m2mauth.HasClaim("tier", "platinum", "silver"), "fffff .. ffff ff f"},
+		{m2mauth.HasClaim("tier", "1"), "fffff ff ffff ff f"},
+		{m2mauth.HasClaim("scope", "a"), ".ffff .f ffff ff f"},
+		{m2mauth.HasClaim("none", "a"), "fffff ff ffff ff f"},
 		{custom(nil), "..... .. ffff ff f"},
 		{custom(m2mauth.Deny("no")), "fffff ff ffff ff f"},
 		{custom(errDown), "eeeee ee ffff ff f"},
@@ -148,26 +148,26 @@ func TestEveryRuleWithEveryToken(t *testing.T) {
 		{all(a, acme), "fsfss fs .ss. fs f"},
 		{some(all(acme, a), b), "s..ss ss .fs. fs f"},
 		{some(b, all(acme, a)), "s..ss ss .fs. fs f"},
-		{some(acme, m2mauth.Machine()), "..... ff .... ff f"},
+		{some(acme, m2mauth.MachineToken()), "..... ff .... ff f"},
 		{some(m2mauth.AnyToken(), acme), "..... .. .... ff f"},
 		{all(some(acme, m2mauth.AnyToken()), a), ".s.ss .s .ss. fs f"},
 		{all(some(m2mauth.AnyToken(), m2mauth.OrganizationPath("none")), a), ".s.ss .s fssf fs f"},
 		{some(all(acme, custom(m2mauth.Deny("no"))), a), ".s.ss .s fssf fs f"},
-		{some(all(acme, custom(nil)), all(m2mauth.Client("one"), a)), ".sfss fs .... fs f"},
+		{some(all(acme, custom(nil)), all(m2mauth.ClientID("one"), a)), ".sfss fs .... fs f"},
 		{all(acme, m2mauth.Organization(func(m2mauth.Request) string { return "globex" })), "fffff ff ffff ff f"},
 		{some(acme, m2mauth.Organization(func(m2mauth.Request) string { return "globex" })), "fffff ff .... .. f"},
 
 		// A scope is told if one was among the reasons; a failure outweighs it.
-		{all(m2mauth.Machine(), a), ".s.ss fs ffff ff f"},
-		{all(a, m2mauth.User()), "fsfss .s ffff ff f"},
-		{some(m2mauth.User(), a), ".s.ss .. ffff ff f"},
-		{some(all(m2mauth.User(), a), all(m2mauth.Machine(), b)), "s..ss .s ffff ff f"},
+		{all(m2mauth.MachineToken(), a), ".s.ss fs ffff ff f"},
+		{all(a, m2mauth.UserToken()), "fsfss .s ffff ff f"},
+		{some(m2mauth.UserToken(), a), ".s.ss .. ffff ff f"},
+		{some(all(m2mauth.UserToken(), a), all(m2mauth.MachineToken(), b)), "s..ss .s ffff ff f"},
 		{all(a, custom(errDown)), "eseSS es ffff ff f"},
 		{all(custom(errDown), a), "eseSS es ffff ff f"},
 		{some(a, custom(errDown)), ".e.ee .e ffff ff f"},
 		{some(custom(errDown), a), ".e.ee .e ffff ff f"},
-		{all(a, some(m2mauth.Client("two"), custom(nil))), ".s.ss .s ffff ff f"},
-		{all(a, all(b, some(m2mauth.AllScopes("c"), m2mauth.Client("none")))), "ss.ss ss ffff ff f"},
+		{all(a, some(m2mauth.ClientID("two"), custom(nil))), ".s.ss .s ffff ff f"},
+		{all(a, all(b, some(m2mauth.AllScopes("c"), m2mauth.ClientID("none")))), "ss.ss ss ffff ff f"},
 
 		{m2mauth.Optional(a), ".s.ss .s ffff ff f"},
 		{m2mauth.Optional(all(acme, a)), "fsfss fs .ss. fs f"},
@@ -202,11 +202,11 @@ func TestEveryRuleWithEveryRecordedToken(t *testing.T) {
 		m2mauth.AnyScope("read:products", "write:products"),
 		m2mauth.AllScopes("read:products", "write:products"),
 
-		m2mauth.Machine(),
-		m2mauth.User(),
-		m2mauth.Client("n3yy35gu6stj54elg5a66"),
-		m2mauth.Claim("tier", "gold"),
-		m2mauth.Claim("roles", "shopper", "editor"),
+		m2mauth.MachineToken(),
+		m2mauth.UserToken(),
+		m2mauth.ClientID("n3yy35gu6stj54elg5a66"),
+		m2mauth.HasClaim("tier", "gold"),
+		m2mauth.HasClaim("roles", "shopper", "editor"),
 
 		organization,
 		m2mauth.AllOf(organization, read),
@@ -335,7 +335,7 @@ func TestARuleSaysWhyItRefuses(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	a, b := m2mauth.AllScopes("a"), m2mauth.AnyScope("b", "c")
-	ask := m2mauth.Custom("stock", func(_ context.Context, c *m2mauth.Claims, _ m2mauth.Request) error {
+	ask := m2mauth.Custom("stock", func(_ context.Context, c m2mauth.Claims, _ m2mauth.Request) error {
 		if c.Scopes().Has("denied") {
 			return fmt.Errorf("look-up: %w", m2mauth.Deny("out of stock"))
 		}
@@ -350,13 +350,13 @@ func TestARuleSaysWhyItRefuses(t *testing.T) {
 		text   string
 		logged string // besides
 	}{
-		{"all scopes of the route, in order and once", m2mauth.AllOf(b, m2mauth.AnyOf(a, m2mauth.AllScopes("c", "d"))),
-			m2mauthtest.Token{Scopes: []string{"x"}}, m2mauth.ErrScope, []string{"b", "c", "a", "d"}, "lacks a scope", "AllOf(AnyScope"},
-		{"a token without scopes", m2mauth.AllOf(m2mauth.Machine(), a), m2mauthtest.Token{}, m2mauth.ErrScope, []string{"a"}, "the token has no scopes", ""},
-		{"a scope among the reasons", m2mauth.AllOf(m2mauth.User(), a), m2mauthtest.Token{Scopes: []string{"x"}}, m2mauth.ErrScope, []string{"a"}, "lacks a scope", ""},
-		{"the kind alone", m2mauth.AllOf(m2mauth.User(), a), m2mauthtest.Token{Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "wrong kind", "rule=AllOf(User(), AllScopes(a))"},
-		{"the client alone", m2mauth.AllOf(a, m2mauth.Client("x")), m2mauthtest.Token{AppID: "y", Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "client", "client_id=y"},
-		{"a claim alone", m2mauth.AllOf(a, m2mauth.Claim("tier", "gold")), m2mauthtest.Token{Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "claim", ""},
+		{"all scopes of the route, in order and once, and of alternatives the first", m2mauth.AllOf(b, m2mauth.AnyOf(a, m2mauth.AllScopes("c", "d"))),
+			m2mauthtest.Token{Scopes: []string{"x"}}, m2mauth.ErrScope, []string{"b", "a"}, "lacks a scope", "AllOf(AnyScope"},
+		{"a token without scopes", m2mauth.AllOf(m2mauth.MachineToken(), a), m2mauthtest.Token{}, m2mauth.ErrScope, []string{"a"}, "the token has no scopes", ""},
+		{"a scope among the reasons", m2mauth.AllOf(m2mauth.UserToken(), a), m2mauthtest.Token{Scopes: []string{"x"}}, m2mauth.ErrScope, []string{"a"}, "lacks a scope", ""},
+		{"the kind alone", m2mauth.AllOf(m2mauth.UserToken(), a), m2mauthtest.Token{Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "wrong kind", "rule=AllOf(UserToken(), AllScopes(a))"},
+		{"the client alone", m2mauth.AllOf(a, m2mauth.ClientID("x")), m2mauthtest.Token{AppID: "y", Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "client", "client_id=y"},
+		{"a claim alone", m2mauth.AllOf(a, m2mauth.HasClaim("tier", "gold")), m2mauthtest.Token{Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "claim", ""},
 		{"the organization alone", m2mauth.AllOf(a, m2mauth.OrganizationPath("org")), m2mauthtest.Token{Scopes: []string{"a"}, OrganizationID: "globex"},
 			m2mauth.ErrForbidden, nil, "not for the organization", "organization_id=globex"},
 		{"a route of no organization", a, m2mauthtest.Token{Scopes: []string{"a"}, OrganizationID: "globex"},
@@ -382,7 +382,7 @@ func TestARuleSaysWhyItRefuses(t *testing.T) {
 			var e *m2mauth.Error
 			require.ErrorAs(t, err, &e)
 			assert.Equal(t, test.scopes, e.Scopes)
-			assert.Contains(t, e.Text, test.text)
+			assert.Contains(t, e.Description, test.text)
 			assert.Equal(t, e.Status, w.Code)
 			assert.Contains(t, w.Body.String(), test.text)
 			assert.NotContains(t, w.Body.String()+fmt.Sprint(w.Header()), "db.internal", "nothing internal")
@@ -401,7 +401,7 @@ func TestAFunctionIsAskedLastAndOnlyOfTokensThatPass(t *testing.T) {
 	guard := quietGuard(t, issuer)
 	a, acme := m2mauth.AllScopes("a"), m2mauth.OrganizationPath("org")
 	asked := 0
-	ask := m2mauth.Custom("ask", func(ctx context.Context, c *m2mauth.Claims, r m2mauth.Request) error {
+	ask := m2mauth.Custom("ask", func(ctx context.Context, c m2mauth.Claims, r m2mauth.Request) error {
 		asked++
 		assert.Equal(t, "value", ctx.Value(contextKey{}))
 		assert.Equal(t, []string{"seen"}, r.Header("x-test"))
@@ -419,7 +419,7 @@ func TestAFunctionIsAskedLastAndOnlyOfTokensThatPass(t *testing.T) {
 		{m2mauth.AllOf(ask, a), m2mauthtest.Token{}, 0},
 		{m2mauth.AllOf(a, ask), m2mauthtest.Token{}, 0},
 		{m2mauth.AllOf(m2mauth.AllOf(ask, m2mauth.AnyToken()), a), m2mauthtest.Token{}, 0},
-		{m2mauth.AllOf(m2mauth.AnyOf(m2mauth.User(), ask), a), m2mauthtest.Token{}, 0},
+		{m2mauth.AllOf(m2mauth.AnyOf(m2mauth.UserToken(), ask), a), m2mauthtest.Token{}, 0},
 		{m2mauth.AnyOf(a, ask), m2mauthtest.Token{Scopes: []string{"a"}}, 0},
 		{m2mauth.AnyOf(a, ask), m2mauthtest.Token{}, 1},
 		{m2mauth.AllOf(ask, acme), m2mauthtest.Token{OrganizationID: "globex"}, 0},
@@ -465,7 +465,7 @@ func TestOptional(t *testing.T) {
 			t.Parallel()
 			claims, err := guard.Check(requestWith(test.fields...), rule)
 			assert.Equal(t, test.status != 200, err != nil)
-			assert.Equal(t, test.caller, claims != nil)
+			assert.Equal(t, test.caller, !claims.IsZero())
 
 			reached := false
 			w := httptest.NewRecorder()
@@ -500,13 +500,13 @@ func TestMistakesInRulesPanic(t *testing.T) {
 		{`AnyOf: Optional(AllScopes("a")) cannot be part of another rule`, func() { m2mauth.AnyOf(a, optional) }},
 		{`Optional: Optional(AllScopes("a")) cannot be optional`, func() { m2mauth.Optional(optional) }},
 		{`Optional: Rule{} cannot be optional`, func() { m2mauth.Optional(m2mauth.Rule{}) }},
-		{`AllOf(Machine(), AllScopes("a"), User()): no token can meet this`, func() { m2mauth.AllOf(m2mauth.Machine(), a, m2mauth.User()) }},
-		{`AllOf(Machine(), User()): no token can meet this`, func() { m2mauth.AnyOf(a, m2mauth.AllOf(m2mauth.Machine(), m2mauth.User())) }},
-		{`Client(): nothing given`, func() { m2mauth.Client() }},
-		{`Client("x", ""): nothing given, or something empty`, func() { m2mauth.Client("x", "") }},
-		{`Claim("tier"): nothing given`, func() { m2mauth.Claim("tier") }},
-		{`Claim("tier", ""): nothing given, or something empty`, func() { m2mauth.Claim("tier", "") }},
-		{`Claim("", "gold"): nothing given, or something empty`, func() { m2mauth.Claim("", "gold") }},
+		{`AllOf(MachineToken(), AllScopes("a"), UserToken()): no token can meet this`, func() { m2mauth.AllOf(m2mauth.MachineToken(), a, m2mauth.UserToken()) }},
+		{`AllOf(MachineToken(), UserToken()): no token can meet this`, func() { m2mauth.AnyOf(a, m2mauth.AllOf(m2mauth.MachineToken(), m2mauth.UserToken())) }},
+		{`ClientID(): nothing given`, func() { m2mauth.ClientID() }},
+		{`ClientID("x", ""): nothing given, or something empty`, func() { m2mauth.ClientID("x", "") }},
+		{`HasClaim("tier"): nothing given`, func() { m2mauth.HasClaim("tier") }},
+		{`HasClaim("tier", ""): nothing given, or something empty`, func() { m2mauth.HasClaim("tier", "") }},
+		{`HasClaim("", "gold"): nothing given, or something empty`, func() { m2mauth.HasClaim("", "gold") }},
 		{`OrganizationPath(""): nothing given, or something empty`, func() { m2mauth.OrganizationPath("") }},
 		{`OrganizationPath("{org}"): give the wildcard's name alone`, func() { m2mauth.OrganizationPath("{org}") }},
 		{`OrganizationPath(":org"): give the wildcard's name alone`, func() { m2mauth.OrganizationPath(":org") }},
@@ -525,7 +525,7 @@ func TestMistakesInRulesPanic(t *testing.T) {
 		{`Organization: the function is nil`, func() { m2mauth.Organization(nil) }},
 		{`Custom("stock"): the function is nil`, func() { m2mauth.Custom("stock", nil) }},
 		{`RequireRule: the zero Rule lets nobody through`, func() { guard.RequireRule(m2mauth.Rule{}) }},
-		{`RequireRule: AllOf(Machine(), AllScopes("a")) names no organization`, func() { organizations.RequireRule(m2mauth.AllOf(m2mauth.Machine(), a)) }},
+		{`RequireRule: AllOf(MachineToken(), AllScopes("a")) names no organization`, func() { organizations.RequireRule(m2mauth.AllOf(m2mauth.MachineToken(), a)) }},
 		{`Require: AllScopes("a") names no organization`, func() { organizations.Require("a") }},
 		{`RequireAny: AnyScope("a") names no organization`, func() { organizations.RequireAny("a") }},
 		{`Authenticate: AnyToken() names no organization`, func() { organizations.Authenticate(http.NotFoundHandler()) }},
@@ -543,8 +543,8 @@ func TestMistakesInRulesPanic(t *testing.T) {
 		})
 	}
 	assert.NotPanics(t, func() {
-		m2mauth.AnyOf(m2mauth.Machine(), m2mauth.User())
-		m2mauth.AllOf(m2mauth.Machine(), m2mauth.Machine(), m2mauth.AnyOf(m2mauth.User(), a)) // a part that routes share
+		m2mauth.AnyOf(m2mauth.MachineToken(), m2mauth.UserToken())
+		m2mauth.AllOf(m2mauth.MachineToken(), m2mauth.MachineToken(), m2mauth.AnyOf(m2mauth.UserToken(), a)) // a part that routes share
 		organizations.RequireRule(m2mauth.AnyOf(a, m2mauth.OrganizationPath("org")))
 		m2mauth.OrganizationHeader("x_organization.id")
 	})
@@ -553,16 +553,16 @@ func TestMistakesInRulesPanic(t *testing.T) {
 // TestRuleIsPrintedAsItIsWritten is for reviews and logs.
 func TestRuleIsPrintedAsItIsWritten(t *testing.T) {
 	t.Parallel()
-	none := func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return nil }
+	none := func(context.Context, m2mauth.Claims, m2mauth.Request) error { return nil }
 	rule := m2mauth.Optional(m2mauth.AnyOf(
 		m2mauth.AllOf(m2mauth.Custom("stock", none), m2mauth.OrganizationPath("org"), m2mauth.AllScopes("a", "b")),
-		m2mauth.AllOf(m2mauth.Machine(), m2mauth.Client("x", "y"), m2mauth.Claim("tier", "gold", "silver")),
-		m2mauth.AllOf(m2mauth.User(), m2mauth.OrganizationHeader("X-Org")),
+		m2mauth.AllOf(m2mauth.MachineToken(), m2mauth.ClientID("x", "y"), m2mauth.HasClaim("tier", "gold", "silver")),
+		m2mauth.AllOf(m2mauth.UserToken(), m2mauth.OrganizationHeader("X-Org")),
 		m2mauth.Organization(func(m2mauth.Request) string { return "" }),
 	))
 	assert.Equal(t, `Optional(AnyOf(AllOf(Custom("stock"), OrganizationPath("org"), AllScopes("a", "b")), `+
-		`AllOf(Machine(), Client("x", "y"), Claim("tier", "gold", "silver")), `+
-		`AllOf(User(), OrganizationHeader("X-Org")), Organization(func)))`, rule.String())
+		`AllOf(MachineToken(), ClientID("x", "y"), HasClaim("tier", "gold", "silver")), `+
+		`AllOf(UserToken(), OrganizationHeader("X-Org")), Organization(func)))`, rule.String())
 }
 
 // TestClaimsOfARuleAreReadByManyRequests has several rules ask the same token at once.
@@ -575,8 +575,8 @@ func TestClaimsOfARuleAreReadByManyRequests(t *testing.T) {
 	require.NoError(t, guard.Warm(t.Context()))
 	for range 20 {
 		for want, rule := range map[bool]m2mauth.Rule{
-			true:  m2mauth.AllOf(m2mauth.Claim("tier", "gold"), m2mauth.Claim("roles", "admin")),
-			false: m2mauth.AnyOf(m2mauth.Claim("roles", "gold"), m2mauth.Claim("none", "gold"), m2mauth.Claim("tier", "admin")),
+			true:  m2mauth.AllOf(m2mauth.HasClaim("tier", "gold"), m2mauth.HasClaim("roles", "admin")),
+			false: m2mauth.AnyOf(m2mauth.HasClaim("roles", "gold"), m2mauth.HasClaim("none", "gold"), m2mauth.HasClaim("tier", "admin")),
 		} {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
@@ -591,8 +591,8 @@ func TestClaimsOfARuleAreReadByManyRequests(t *testing.T) {
 func TestARuleIsNotChangedThroughWhatItWasMadeOf(t *testing.T) {
 	t.Parallel()
 	clients, values := []string{"x"}, []string{"gold"}
-	parts := []m2mauth.Rule{m2mauth.Client(clients...), m2mauth.Claim("tier", values...)}
+	parts := []m2mauth.Rule{m2mauth.ClientID(clients...), m2mauth.HasClaim("tier", values...)}
 	rule := m2mauth.AllOf(parts...)
 	clients[0], values[0], parts[0] = "changed", "changed", m2mauth.AnyToken()
-	assert.Equal(t, `AllOf(Client("x"), Claim("tier", "gold"))`, rule.String())
+	assert.Equal(t, `AllOf(ClientID("x"), HasClaim("tier", "gold"))`, rule.String())
 }

@@ -116,7 +116,7 @@ func modelLeaf(chance *rand.Rand) modelPart {
 	function := func(err error) modelPart {
 		f := &modelFunction{err: err}
 		return modelPart{function: f, met: is(func(modelToken) bool { return true }),
-			rule: m2mauth.Custom(fmt.Sprint(err), func(context.Context, *m2mauth.Claims, m2mauth.Request) error {
+			rule: m2mauth.Custom(fmt.Sprint(err), func(context.Context, m2mauth.Claims, m2mauth.Request) error {
 				f.calls++
 				return f.err
 			})}
@@ -133,13 +133,13 @@ func modelLeaf(chance *rand.Rand) modelPart {
 	case 3:
 		return modelPart{rule: m2mauth.AnyToken(), met: is(func(modelToken) bool { return true })}
 	case 4:
-		return modelPart{rule: m2mauth.Machine(), met: is(func(t modelToken) bool { return t.user == "" })}
+		return modelPart{rule: m2mauth.MachineToken(), met: is(func(t modelToken) bool { return t.user == "" })}
 	case 5:
-		return modelPart{rule: m2mauth.User(), met: is(func(t modelToken) bool { return t.user != "" })}
+		return modelPart{rule: m2mauth.UserToken(), met: is(func(t modelToken) bool { return t.user != "" })}
 	case 6:
-		return modelPart{rule: m2mauth.Client("one"), met: is(func(t modelToken) bool { return t.client == "one" })}
+		return modelPart{rule: m2mauth.ClientID("one"), met: is(func(t modelToken) bool { return t.client == "one" })}
 	case 7:
-		return modelPart{rule: m2mauth.Claim("tier", "gold"), met: is(func(t modelToken) bool { return t.tier == "gold" })}
+		return modelPart{rule: m2mauth.HasClaim("tier", "gold"), met: is(func(t modelToken) bool { return t.tier == "gold" })}
 	case 8:
 		return modelPart{organization: true, rule: m2mauth.OrganizationPath("org"), met: inPath}
 	case 9:
@@ -169,7 +169,7 @@ func modelRule(chance *rand.Rand, depth int) modelPart {
 	switch {
 	case !p.all:
 		p.rule = m2mauth.AnyOf(rules...)
-	case slices.ContainsFunc(rules, isRule("Machine()")) && slices.ContainsFunc(rules, isRule("User()")):
+	case slices.ContainsFunc(rules, isRule("MachineToken()")) && slices.ContainsFunc(rules, isRule("UserToken()")):
 		return modelRule(chance, depth) // AllOf panics, and says so
 	default:
 		p.rule = m2mauth.AllOf(rules...)
@@ -209,7 +209,7 @@ func TestRulesComposeByTheLaw(t *testing.T) {
 	}
 	guards := map[bool]*m2mauth.Guard{
 		false: quietGuard(t, issuer),
-		true:  quietGuard(t, issuer, func(c *m2mauth.Config) { c.AllowOrganizations = true }),
+		true:  quietGuard(t, issuer, func(c *m2mauth.Config) { c.InsecureAllowOrganizationTokens = true }),
 	}
 	chance := rand.New(rand.NewPCG(3, 4))
 	passed, refusedByFunction := 0, 0

@@ -18,11 +18,11 @@ import (
 // that the rest of the rule refuses, however the rule is nested.
 func TestFunctionsAreAskedLast(t *testing.T) {
 	asked := 0
-	db := m2mauth.Custom("db", func(context.Context, *m2mauth.Claims, m2mauth.Request) error {
+	db := m2mauth.Custom("db", func(context.Context, m2mauth.Claims, m2mauth.Request) error {
 		asked++
 		return errors.New("the database is down")
 	})
-	yes := m2mauth.Custom("yes", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return nil })
+	yes := m2mauth.Custom("yes", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return nil })
 	scope := m2mauth.AllScopes("x")
 	issuer := m2mauthtest.NewIssuer()
 	guard := quietGuard(t, issuer, func(*m2mauth.Config) {})
@@ -35,12 +35,12 @@ func TestFunctionsAreAskedLast(t *testing.T) {
 		"beside a scope":                    {m2mauth.AllOf(db, scope), m2mauthtest.Token{}, m2mauth.ErrScope, 0},
 		"beside a nested rule":              {m2mauth.AllOf(db, m2mauth.AllOf(yes, scope)), m2mauthtest.Token{}, m2mauth.ErrScope, 0},
 		"beside a nested choice":            {m2mauth.AllOf(db, m2mauth.AnyOf(m2mauth.AllOf(scope, yes))), m2mauthtest.Token{}, m2mauth.ErrScope, 0},
-		"within a choice":                   {m2mauth.AnyOf(m2mauth.AllOf(db, scope), m2mauth.User()), m2mauthtest.Token{}, m2mauth.ErrScope, 0},
+		"within a choice":                   {m2mauth.AnyOf(m2mauth.AllOf(db, scope), m2mauth.UserToken()), m2mauthtest.Token{}, m2mauth.ErrScope, 0},
 		"of a token of an organization":     {m2mauth.AllOf(m2mauth.AnyOf(m2mauth.OrganizationPath("org"), m2mauth.AnyToken()), db), m2mauthtest.Token{OrganizationID: "b"}, m2mauth.ErrForbidden, 0},
 		"where the rest is met":             {m2mauth.AllOf(db, scope), m2mauthtest.Token{Scopes: []string{"x"}}, m2mauth.ErrInternal, 1},
-		"not after one that refused":        {m2mauth.AllOf(m2mauth.Custom("no", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return m2mauth.Deny("no") }), db), m2mauthtest.Token{}, m2mauth.ErrForbidden, 0},
-		"not on a way that is closed":       {m2mauth.AnyOf(m2mauth.AllOf(db, scope), m2mauth.Machine()), m2mauthtest.Token{}, nil, 0},
-		"not where another way is open yet": {m2mauth.AnyOf(m2mauth.Machine(), db), m2mauthtest.Token{}, nil, 0},
+		"not after one that refused":        {m2mauth.AllOf(m2mauth.Custom("no", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return m2mauth.Deny("no") }), db), m2mauthtest.Token{}, m2mauth.ErrForbidden, 0},
+		"not on a way that is closed":       {m2mauth.AnyOf(m2mauth.AllOf(db, scope), m2mauth.MachineToken()), m2mauthtest.Token{}, nil, 0},
+		"not where another way is open yet": {m2mauth.AnyOf(m2mauth.MachineToken(), db), m2mauthtest.Token{}, nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked = 0
@@ -58,12 +58,12 @@ func TestAnOrganizationComparedInARefusedBranchOpensNoOther(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
 	guard := quietGuard(t, issuer)
 	var answer error
-	own := m2mauth.Custom("own order", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return answer })
+	own := m2mauth.Custom("own order", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return answer })
 	bound := m2mauth.AllOf(m2mauth.OrganizationHeader("X-Organization"), own)
 	for name, rule := range map[string]m2mauth.Rule{
-		"a machine's branch": m2mauth.AllOf(m2mauth.AllScopes("read:orders"), m2mauth.AnyOf(bound, m2mauth.Machine())),
-		"in another order":   m2mauth.AllOf(m2mauth.AnyOf(m2mauth.Machine(), bound), m2mauth.AllScopes("read:orders")),
-		"nested deeper":      m2mauth.AllOf(m2mauth.AnyOf(m2mauth.AllOf(m2mauth.AnyOf(bound, m2mauth.AnyToken())), m2mauth.Machine())),
+		"a machine's branch": m2mauth.AllOf(m2mauth.AllScopes("read:orders"), m2mauth.AnyOf(bound, m2mauth.MachineToken())),
+		"in another order":   m2mauth.AllOf(m2mauth.AnyOf(m2mauth.MachineToken(), bound), m2mauth.AllScopes("read:orders")),
+		"nested deeper":      m2mauth.AllOf(m2mauth.AnyOf(m2mauth.AllOf(m2mauth.AnyOf(bound, m2mauth.AnyToken())), m2mauth.MachineToken())),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := requestWith("Bearer " + issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read:orders"}, OrganizationID: "acme"}))
@@ -71,7 +71,7 @@ func TestAnOrganizationComparedInARefusedBranchOpensNoOther(t *testing.T) {
 			for _, answer = range []error{m2mauth.Deny("another customer's order"), errors.New("the database is down")} {
 				claims, err := guard.Check(r, rule)
 				assert.Error(t, err)
-				assert.Nil(t, claims)
+				assert.True(t, claims.IsZero())
 			}
 			answer = nil
 			_, err := guard.Check(r, rule)
@@ -80,22 +80,10 @@ func TestAnOrganizationComparedInARefusedBranchOpensNoOther(t *testing.T) {
 	}
 }
 
-func TestAFunctionCannotSpoilTheClaims(t *testing.T) {
-	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer, func(*m2mauth.Config) {})
-	spoil := m2mauth.Custom("spoil", func(_ context.Context, c *m2mauth.Claims, _ m2mauth.Request) error {
-		*c = m2mauth.Claims{}
-		return nil
-	})
-	claims, err := guard.Check(requestWith("Bearer "+issuer.Sign(m2mauthtest.Token{AppID: "app", Audience: shop})), m2mauth.AnyOf(spoil))
-	require.NoError(t, err)
-	assert.Equal(t, "app", claims.AppID())
-}
-
 func TestDenyWithATextThatIsNotUTF8(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
 	guard := quietGuard(t, issuer, func(*m2mauth.Config) {})
-	no := m2mauth.Custom("no", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return m2mauth.Deny("no \xff way") })
+	no := m2mauth.Custom("no", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return m2mauth.Deny("no \xff way") })
 	w := httptest.NewRecorder()
 	guard.RequireRule(no)(http.NotFoundHandler()).ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop)))
 	assert.Equal(t, http.StatusForbidden, w.Code)

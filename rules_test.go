@@ -8,16 +8,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func claimsWith(scope string) *Claims {
-	return &Claims{&claimSet{scopes: Scopes{names: splitScopes(scope)}}}
+func claimsWith(scope string) *claimSet {
+	return &claimSet{scopes: Scopes{names: splitScopes(scope)}}
 }
 
 // refusalOf says why a rule refuses a token that has passed every other check.
-func refusalOf(t *testing.T, rule Rule, c *Claims) *Error {
+func refusalOf(t *testing.T, rule Rule, c *claimSet) *Error {
 	t.Helper()
 	guard, err := New(goodConfig())
 	require.NoError(t, err)
-	return guard.authorize(t.Context(), c, nil, rule)
+	return guard.issuers[0].authorize(t.Context(), c, nil, rule)
 }
 
 func TestRuleCheck(t *testing.T) {
@@ -58,14 +58,14 @@ func TestRuleCheck(t *testing.T) {
 
 func TestRefusalSaysThatTheTokenHasNoScopes(t *testing.T) {
 	t.Parallel()
-	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("")).Text, "the token has no scopes")
-	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("b")).Text, "lacks a scope")
+	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("")).Description, "the token has no scopes")
+	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("b")).Description, "lacks a scope")
 }
 
 func TestOfSeveralReasonsTheFirstIsToldUnlessAScopeIsMissing(t *testing.T) {
 	t.Parallel()
-	users := &Claims{&claimSet{subject: "user", clientID: "webapp"}}
-	kind, other, scope := Machine(), Client("reader"), AllScopes("a")
+	users := &claimSet{subject: "user", clientID: "webapp"}
+	kind, other, scope := MachineToken(), ClientID("reader"), AllScopes("a")
 	for _, test := range []struct {
 		rules []Rule
 		want  error
@@ -79,7 +79,7 @@ func TestOfSeveralReasonsTheFirstIsToldUnlessAScopeIsMissing(t *testing.T) {
 		for _, rule := range []Rule{AllOf(test.rules...), AnyOf(test.rules...)} {
 			e := refusalOf(t, rule, users)
 			require.ErrorIs(t, e, test.want, rule)
-			assert.Contains(t, e.Text, test.text, rule)
+			assert.Contains(t, e.Description, test.text, rule)
 		}
 	}
 }

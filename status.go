@@ -17,11 +17,11 @@ const (
 	KeysNone    KeyState = "none"    // never fetched
 )
 
-// Status is a report on the issuer's keys at one moment, for dashboards and
+// KeyStatus is a report on the issuer's keys at one moment, for dashboards and
 // alarms. For a readiness probe use [Guard.Warm], which also fetches. That of a
 // guard made by [Join] is the status of the issuer whose keys are worst off, so
 // that an alarm sees it, and Others are those of the other issuers, worst first.
-type Status struct {
+type KeyStatus struct {
 	Issuer      string
 	State       KeyState
 	CoolingDown bool          // unknown key IDs cause no fetch at the moment, and get 503
@@ -32,7 +32,7 @@ type Status struct {
 	LastError   string // of the last fetch; "" if it succeeded
 	Fetches     int    // attempts, that under way included
 	Failures    int
-	Others      []Status // nil unless the guard was made by Join
+	Others      []KeyStatus // nil unless the guard was made by Join
 }
 
 // PublishedKey is a key of the issuer's set. Algorithm is "" if it cannot be used.
@@ -54,55 +54,44 @@ func (g *Guard) Stats() (s Stats) {
 		return s
 	}
 	for i := range g.tokens.shards {
-		shard := &g.tokens.shards[i]
-		s.Hits += shard.hits.Load()
-		s.Misses += shard.misses.Load()
-		s.Evicted += shard.evicted.Load()
+		s.Evicted += g.tokens.shards[i].evicted.Load()
 	}
-	g.checks.mu.Lock()
-	s.Shared, s.Refused = g.checks.saved, g.checks.refused
-	g.checks.mu.Unlock()
-	g.gate.mu.Lock()
-	s.Waited, s.Refused = g.gate.waited, s.Refused+g.gate.refused
-	g.gate.mu.Unlock()
+	admitted := g.admission.Stats()
+	s.Shared, s.Waited, s.Refused = admitted.Shared, admitted.Waited, admitted.Refused
+	s.Hits, s.Misses = g.tokens.lookups.sum()
 	return s
 }
 
-// Status reports on the issuer's keys. It waits for nothing and fetches nothing.
-func (g *Guard) Status() Status {
+// Keys reports on the issuer's keys. It waits for nothing and fetches nothing.
+func (g *Guard) Keys() KeyStatus {
 	if !g.ready() {
-		return Status{State: KeysNone}
+		return KeyStatus{State: KeysNone}
 	}
-	if g.joined != nil {
-		return g.statusJoined()
+	all := make([]KeyStatus, len(g.issuers))
+	for n, i := range g.issuers {
+		all[n] = i.keys.status(time.Now())
+		all[n].Issuer = i.claims.issuer
 	}
-	s := g.keys.status(time.Now())
-	s.Issuer = g.claims.issuer
-	return s
-}
-
-func (g *Guard) statusJoined() Status {
-	var all []Status
-	for _, issuer := range g.issuers() {
-		all = append(all, g.joined[issuer].Status())
-	}
-	slices.SortStableFunc(all, func(a, b Status) int {
+	slices.SortFunc(all, func(a, b KeyStatus) int {
 		return cmp.Or(
 			cmp.Compare(badness[b.State], badness[a.State]),
 			cmp.Compare(min(1, len(b.LastError)), min(1, len(a.LastError))), // one that fails now
+			cmp.Compare(a.Issuer, b.Issuer),
 		)
 	})
-	s := all[0]
-	s.Others = all[1:]
-	return s
+	worst := all[0]
+	if len(all) > 1 {
+		worst.Others = all[1:]
+	}
+	return worst
 }
 
 var badness = map[KeyState]int{KeysFresh: 0, KeysStale: 1, KeysExpired: 2, KeysNone: 3}
 
-func (k *keySource) status(now time.Time) Status {
+func (k *keySource) status(now time.Time) KeyStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := Status{
+	s := KeyStatus{
 		State:       KeysNone,
 		CoolingDown: !reached(now, k.pausedUntil),
 		NextRefresh: k.nextTry,
@@ -116,29 +105,20 @@ func (k *keySource) status(now time.Time) Status {
 	if set == nil {
 		return s
 	}
-	for _, key := range set.keys {
+	for _, key := range set.Keys {
 		id, _ := key.ID()
 		s.Keys = append(s.Keys, PublishedKey{id, key.Algorithm()})
 	}
-	if k.static {
+	if s.State = set.state(now); s.State == keysDue {
 		s.State = KeysFresh
+	}
+	if set.static {
 		return s
 	}
-	s.State = set.state(now)
 	if set.refreshAt.After(s.NextRefresh) {
 		s.NextRefresh = set.refreshAt
 	}
 	s.LastSuccess = set.fetched
 	s.Age = age(now, s.LastSuccess)
 	return s
-}
-
-func (s *keySet) state(now time.Time) KeyState {
-	switch {
-	case reached(now, s.staleUntil):
-		return KeysExpired
-	case reached(now, s.freshUntil):
-		return KeysStale
-	}
-	return KeysFresh
 }

@@ -256,7 +256,7 @@ func TestAConversationIsNotRenewedByAnothersToken(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(issuers[n].Close)
 		config := issuers[n].Config(streamAudience)
-		config.AllowOrganizations = true
+		config.InsecureAllowOrganizationTokens = true
 		guards[n], err = m2mauth.New(config)
 		require.NoError(t, err)
 	}

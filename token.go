@@ -11,7 +11,10 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/m2mauth/m2mauth/internal/admission"
 	"github.com/m2mauth/m2mauth/internal/jose"
+	"github.com/m2mauth/m2mauth/internal/keyset"
+	"github.com/m2mauth/m2mauth/internal/strictjson"
 )
 
 // joseHeader is what the guard reads of a token's header (RFC 7515 §4). jwk,
@@ -25,8 +28,8 @@ type joseHeader struct {
 // token is a token that has been read. Once its key is set and its signature
 // checked, it may be remembered; what was only needed for that is let go.
 type token struct {
-	guard     *Guard // of the token's issuer
-	claims    *Claims
+	issuer    *issuer
+	claims    *claimSet
 	header    joseHeader
 	key       *jose.Key // that verified the signature
 	signature []byte
@@ -44,7 +47,7 @@ func (g *Guard) verify(ctx context.Context, raw string, r Request) (t *token, re
 	}
 	now := time.Now()
 	if t = g.tokens.get(raw); t != nil {
-		switch good, e := t.recall(ctx, now, r, g.waitsFor(raw)); {
+		switch good, e := g.recall(ctx, t, raw, r, now); {
 		case e != nil:
 			return nil, true, e
 		case good:
@@ -55,6 +58,15 @@ func (g *Guard) verify(ctx context.Context, raw string, r Request) (t *token, re
 		return nil, false, e
 	}
 	return t, false, nil
+}
+
+func notOneToken() *Error {
+	return newError(ErrRequest, "the Authorization field must be Bearer and one token, without quotes, spaces and line breaks")
+}
+
+func isToken68(s string) bool {
+	s = strings.TrimRight(s, "=")
+	return s != "" && span(s, &token68Chars) == len(s)
 }
 
 // inBytes writes a number of bytes for people.
@@ -70,65 +82,93 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if r != nil && !isToken68(raw) {
 		return nil, notOneToken()
 	}
-	if g, e = g.ofIssuer(raw); e != nil {
-		return nil, e
-	}
-	if t, e = g.read(raw, now); e != nil {
-		return nil, e
-	}
-	source := func() string { return g.source(r) }
-	if t.key, _, e = g.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg, source); e != nil {
-		return nil, e
-	}
-	deadline := time.Now().Add(maxQueueTime)
-	verified, e := g.checks.once(ctx, check{raw, t.key}, source, deadline, func() (bool, *Error) {
-		if g.tokens.has(raw, t.key) {
-			return true, nil // verified between our look at the memory and now
-		}
-		verified := false
-		e := g.gate.do(ctx, source(), len(raw), deadline, func() {
-			verified = t.key.Verify(bytesOf(t.claims.signed), t.signature) == nil
-		})
-		if verified {
-			t.forget(raw)
-			g.tokens.put(raw, t)
-		}
-		return verified, e
-	})
+	i, e := g.issuerOf(raw)
 	if e != nil {
 		return nil, e
 	}
+	if t, e = i.read(raw, now); e != nil {
+		return nil, e
+	}
+	source := func() string { return g.source(r) }
+	if t.key, _, e = i.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg, source); e != nil {
+		return nil, e
+	}
+	var from string // whom the request counts as, once that was asked
+	verified, err := g.admission.Do(ctx, checkKey{raw, t.key}, admission.Check{
+		Bytes:    len(raw),
+		Source:   func() string { from = g.source(r); return from },
+		Deadline: time.Now().Add(maxQueueTime),
+		Known:    func() bool { return g.tokens.has(raw, t.key) }, // verified between our look at the memory and now
+		Run: func() bool {
+			if t.key.Verify(bytesOf(t.claims.signed), t.signature) != nil {
+				return false
+			}
+			t.forget(raw)
+			g.tokens.put(raw, t)
+			return true
+		},
+	})
+	if err != nil {
+		return nil, notAdmitted(ctx, err, from)
+	}
 	if !verified {
 		return nil, newError(ErrSignature, "the token's signature is wrong",
-			slog.String("alg", t.header.alg), slog.String("kid", loggable(t.header.kid)))
+			slog.String("alg", t.header.alg), slog.String("kid", keyset.Loggable(t.header.kid)))
 	}
 	if t.kept == "" { // another request made the check
 		t.forget(raw)
 	}
 	// The key and a place for the check may have been waited for.
-	if e := g.claims.checkTimes(t.claims, time.Now()); e != nil {
+	if e := i.claims.checkTimes(t.claims, time.Now()); e != nil {
 		return nil, e
 	}
 	return t, nil
 }
 
+// checkKey is what is checked: a token, against a key.
+type checkKey struct {
+	raw string
+	key *jose.Key
+}
+
+// maxQueueTime is how long a new token waits for its signature check.
+const maxQueueTime = 2 * time.Second
+
+// notAdmitted makes the error of one caller whose token was not verified, from what
+// all callers get alike.
+func notAdmitted(ctx context.Context, err error, source string) *Error {
+	kind, attrs := ErrUnavailable, []slog.Attr(nil)
+	switch err {
+	case admission.ErrOverShare:
+		kind, attrs, err = ErrBusy, []slog.Attr{slog.String("source", keyset.Loggable(source))}, nil
+	case admission.ErrGone:
+		err = gone{context.Cause(ctx)}
+	}
+	e := newError(kind, "too many new tokens are being verified: try again later", attrs...)
+	e.RetryAfter = time.Second
+	if e.cause = err; err != nil {
+		e.counted = countedAs(err)
+	}
+	return e
+}
+
 // recall makes those checks of a remembered token again that depend on the clock
 // and on the keys. If it is neither good nor an error, the token is as one never
 // seen: its key has been replaced under its key ID.
-func (t *token) recall(ctx context.Context, now time.Time, r Request, h held) (good bool, e *Error) {
-	if e := t.guard.claims.checkTimes(t.claims, now); e != nil {
+func (g *Guard) recall(ctx context.Context, t *token, raw string, r Request, now time.Time) (good bool, e *Error) {
+	if e := t.issuer.claims.checkTimes(t.claims, now); e != nil {
 		return false, e
 	}
-	source := func() string { return t.guard.source(r) }
-	key, waited, e := t.guard.keys.find(ctx, now, h, t.header.kid, t.header.hasKID, t.header.alg, source)
+	source := func() string { return g.source(r) }
+	key, waited, e := t.issuer.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg, source)
 	if e == nil && waited {
-		e = t.guard.claims.checkTimes(t.claims, time.Now())
+		e = t.issuer.claims.checkTimes(t.claims, time.Now())
 	}
 	return e == nil && key == t.key, e
 }
 
 // read reads a token and checks what needs no key.
-func (g *Guard) read(raw string, now time.Time) (t *token, e *Error) {
+func (i *issuer) read(raw string, now time.Time) (t *token, e *Error) {
 	t = new(token)
 	signed, signature, e := splitToken(raw)
 	if e != nil {
@@ -136,7 +176,7 @@ func (g *Guard) read(raw string, now time.Time) (t *token, e *Error) {
 	}
 	t.signature = signature
 	encodedHeader, encodedPayload, _ := strings.Cut(signed, ".")
-	if t.header, e = g.readHeader(encodedHeader); e != nil {
+	if t.header, e = i.readHeader(encodedHeader); e != nil {
 		return nil, e
 	}
 	payload, err := jose.DecodeBase64URL(encodedPayload)
@@ -144,11 +184,11 @@ func (g *Guard) read(raw string, now time.Time) (t *token, e *Error) {
 		return nil, notBase64URL("payload")
 	}
 	accessToken := t.header.hasTyp && mediaType(t.header.typ) == accessTokenType
-	if t.claims, e = g.claims.read(payload, accessToken, now); e != nil {
+	if t.claims, e = i.claims.read(payload, accessToken, now); e != nil {
 		return nil, e
 	}
 	t.claims.signed = signed
-	t.guard = g
+	t.issuer = i
 	return t, nil
 }
 
@@ -185,26 +225,26 @@ func notBase64URL(part string) *Error {
 var errMember = errors.New("a member has the wrong type")
 
 // readHeader reads and checks a token's header.
-func (g *Guard) readHeader(encoded string) (h joseHeader, e *Error) {
+func (i *issuer) readHeader(encoded string) (h joseHeader, e *Error) {
 	data, err := jose.DecodeBase64URL(encoded)
 	if err != nil {
 		return h, notBase64URL("header")
 	}
 	critical, nested := false, false
-	err = readObject(data, func(name []byte, value jsontext.Value) error {
+	err = strictjson.Object(data, func(name []byte, value jsontext.Value) error {
 		ok := true
 		switch string(name) {
 		case "alg":
-			h.alg, ok = stringOf(value)
+			h.alg, ok = strictjson.String(value)
 		case "typ":
-			h.typ, ok = stringOf(value)
+			h.typ, ok = strictjson.String(value)
 			h.hasTyp = true
 		case "kid":
-			h.kid, ok = stringOf(value)
+			h.kid, ok = strictjson.String(value)
 			h.hasKID = true
 		case "cty":
 			var content string
-			content, ok = stringOf(value)
+			content, ok = strictjson.String(value)
 			nested = mediaType(content) == "jwt"
 		case "crit", "b64":
 			critical = true
@@ -228,13 +268,13 @@ func (g *Guard) readHeader(encoded string) (h joseHeader, e *Error) {
 		return h, newError(ErrMalformed, "the token's header says that its payload is another token (cty), and nested tokens are not accepted")
 	}
 	alg, known := jose.Algorithm(h.alg)
-	if !known || !g.algorithms[alg] {
+	if !known || !i.algorithms[alg] {
 		return h, newError(ErrAlgorithm, "the token's signature algorithm is not one that this API accepts",
-			expected(strings.Join(g.algorithmNames, " ")), got(h.alg))
+			expected(strings.Join(i.algorithmNames, " ")), got(h.alg))
 	}
 	h.alg = alg
-	if !g.accepts(h) {
-		return h, newError(ErrType, typeHint(h), expected(strings.Join(g.typeNames, " ")), got(h.typ))
+	if !i.accepts(h) {
+		return h, newError(ErrType, typeHint(h), expected(strings.Join(i.typeNames, " ")), got(h.typ))
 	}
 	return h, nil
 }
@@ -244,11 +284,11 @@ const accessTokenType = "at+jwt"
 
 // accepts reports whether the header's typ is in Config.TokenTypes. A typ that
 // is there but empty is no type, and not an absent one.
-func (g *Guard) accepts(h joseHeader) bool {
+func (i *issuer) accepts(h joseHeader) bool {
 	if !h.hasTyp {
-		return g.types[""]
+		return i.types[""]
 	}
-	return h.typ != "" && g.types[mediaType(h.typ)]
+	return h.typ != "" && i.types[mediaType(h.typ)]
 }
 
 // typeHint says what to do about a token of another type. JWT is the typ of ID
@@ -267,21 +307,9 @@ func typeHint(h joseHeader) string {
 // mediaType returns a typ in the one form used for comparing: lower case,
 // without the prefix that RFC 7515 §4.1.9 lets an issuer leave out.
 func mediaType(typ string) string {
-	typ = lowerASCII(typ)
+	typ = keyset.LowerASCII(typ)
 	if short, cut := strings.CutPrefix(typ, "application/"); cut && short != "" {
 		return short // never "", which stands for an absent typ
 	}
 	return typ
-}
-
-// lowerASCII leaves all else as it is, while the functions of package strings take
-// letters such as ſ and İ for s and i.
-func lowerASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
 }

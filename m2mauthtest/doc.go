@@ -30,4 +30,7 @@
 // The package signs with the standard library alone, so it shares no code with
 // what it tests. What it answers is modelled on recordings of a Logto 1.42
 // server. It knows no users.
+//
+// Authors of adapters to web frameworks find their test suite in package
+// [github.com/m2mauth/m2mauth/m2mauthtest/adaptertest].
 package m2mauthtest

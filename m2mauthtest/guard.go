@@ -25,7 +25,7 @@ func (i *Issuer) Config(audience string) m2mauth.Config {
 //
 // They are the claims of a token that a guard verified, as in production. If it
 // refuses the token, the test fails at once.
-func Claims(tb testing.TB, appID string, scopes ...string) *m2mauth.Claims {
+func Claims(tb testing.TB, appID string, scopes ...string) m2mauth.Claims {
 	tb.Helper()
 	const audience = "https://api.test"
 	issuer := NewIssuer()

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+
+	"github.com/m2mauth/m2mauth/m2mauthtest/internal/inmemory"
 )
 
 const (
@@ -55,7 +57,7 @@ type Fetches struct {
 // https://issuer.test/oidc. There is nothing to close.
 func NewIssuer() *Issuer {
 	i := newIssuer(memoryOrigin)
-	i.client = &http.Client{Transport: &transport{origin: memoryOrigin, handler: i}}
+	i.client = &http.Client{Transport: &inmemory.Transport{Origin: memoryOrigin, Handler: i}}
 	return i
 }
 

@@ -17,7 +17,7 @@ var entry = attacks.Entry{Send: func(_ *testing.T, r attacks.Request) (answer at
 	}, echoauth.RequireRule(r.Guard, r.Rule))
 	w := serve(e, r.HTTP)
 	answer.Status = w.Code
-	if answer.Claims == nil {
+	if answer.Claims.IsZero() {
 		answer.Header, answer.Body = w.Header(), w.Body.Bytes()
 	}
 	return answer

@@ -36,68 +36,64 @@ package echoauth
 import (
 	"bytes"
 	"cmp"
+	"crypto/tls"
 	"errors"
-	"fmt"
 	"net/http"
-	"strings"
+	"net/url"
 
 	"github.com/labstack/echo/v5"
 
 	"github.com/m2mauth/m2mauth"
 )
 
-// Require lets a request through if its token holds all of the scopes. It
-// panics if the guard is nil, or as [m2mauth.AllScopes] does.
+// Require lets a request through if its token holds all of the scopes. It panics
+// as [m2mauth.AllScopes] does, and where [m2mauth.Guard.ValidateRule] returns an
+// error, as for a nil guard.
 func Require(guard *m2mauth.Guard, scopes ...string) echo.MiddlewareFunc {
-	defer panicAsOurs()
-	guard.Require(scopes...)
 	return middleware(guard, m2mauth.AllScopes(scopes...))
 }
 
-// RequireAny lets a request through if its token holds any of the scopes. It
-// panics if the guard is nil, or as [m2mauth.AnyScope] does.
+// RequireAny lets a request through if its token holds any of the scopes. It panics
+// as [m2mauth.AnyScope] does, and where [m2mauth.Guard.ValidateRule] returns an error.
 func RequireAny(guard *m2mauth.Guard, scopes ...string) echo.MiddlewareFunc {
-	defer panicAsOurs()
-	guard.RequireAny(scopes...)
 	return middleware(guard, m2mauth.AnyScope(scopes...))
 }
 
 // RequireRule lets a request through if its token meets the rule, which may look
-// at the route's path parameters. It panics if the guard is nil, or if the rule is
-// the zero Rule, which nothing meets.
+// at the request, its path parameters included. It panics where
+// [m2mauth.Guard.ValidateRule] returns an error, as for the zero Rule.
 func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) echo.MiddlewareFunc {
-	defer panicAsOurs()
-	guard.RequireRule(rule)
 	return middleware(guard, rule)
 }
 
 // Authenticate lets a request through if it has any valid token. That is
-// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
-// the guard is nil.
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics where
+// [m2mauth.Guard.ValidateRule] returns an error.
 func Authenticate(guard *m2mauth.Guard) echo.MiddlewareFunc {
-	defer panicAsOurs()
-	guard.Authenticate(http.NotFoundHandler())
 	return middleware(guard, m2mauth.AnyToken())
 }
 
-// Claims returns the claims of the token that the request came with; ok is false
-// where no guard let the request through.
-func Claims(c *echo.Context) (claims *m2mauth.Claims, ok bool) {
+// Claims returns the claims of the token that the request came with. Where no token
+// was checked ok is false, and the claims are the zero Claims.
+func Claims(c *echo.Context) (claims m2mauth.Claims, ok bool) {
 	return m2mauth.FromContext(c.Request().Context())
 }
 
 func middleware(guard *m2mauth.Guard, rule m2mauth.Rule) echo.MiddlewareFunc {
+	if err := guard.ValidateRule(rule); err != nil {
+		panic("echoauth: " + err.Error())
+	}
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c *echo.Context) error {
 			if rule.IsOptional() { // a cache must not serve one caller's answer to another
 				c.Response().Header().Add(echo.HeaderVary, "Authorization")
 			}
 			r := c.Request()
-			claims, err := guard.CheckRequest(r.Context(), request{c}, rule)
+			claims, err := guard.CheckRequest(r.Context(), request{c: c}, rule)
 			if err != nil {
 				return refuse(c, guard, err)
 			}
-			c.SetRequest(r.WithContext(m2mauth.NewContext(r.Context(), claims))) // nil where an optional rule met no token
+			c.SetRequest(r.WithContext(m2mauth.NewContext(r.Context(), claims))) // zero where an optional rule met no token
 			return next(c)
 		}
 	}
@@ -155,13 +151,16 @@ func (r *refusal) MarshalJSON() ([]byte, error) { return r.body, nil }
 func (r *refusal) As(target any) bool {
 	httpError, ok := target.(**echo.HTTPError)
 	if ok {
-		*httpError = echo.NewHTTPError(r.err.Status, r.err.Text)
+		*httpError = echo.NewHTTPError(r.err.Status, r.err.Description)
 	}
 	return ok
 }
 
 // request is what the guard sees of a request.
-type request struct{ c *echo.Context }
+type request struct {
+	m2mauth.UnimplementedRequest
+	c *echo.Context
+}
 
 func (r request) Header(name string) []string { return r.c.Request().Header.Values(name) }
 
@@ -179,15 +178,25 @@ func (r request) RemoteAddr() (address string) {
 	return r.c.Request().RemoteAddr
 }
 
-func (r request) Pattern() string { return r.c.Path() } // for the log
+func (r request) Method() (method string) {
+	defer orEmpty()
+	return r.c.Request().Method
+}
+
+func (r request) URL() (u *url.URL) {
+	defer orEmpty()
+	return r.c.Request().URL
+}
+
+func (r request) TLS() (state *tls.ConnectionState) {
+	defer orEmpty()
+	return r.c.Request().TLS
+}
+
+func (r request) Pattern() (pattern string) {
+	defer orEmpty()
+	return r.c.Path()
+}
 
 // orEmpty is deferred where a panic of echo is to be an empty value.
 func orEmpty() { _ = recover() }
-
-// panicAsOurs lets a mistake at set-up, which the guard's method of the same name
-// judges, name the function that was called.
-func panicAsOurs() {
-	if mistake := recover(); mistake != nil {
-		panic("echoauth" + strings.TrimPrefix(fmt.Sprint(mistake), "m2mauth"))
-	}
-}

@@ -17,13 +17,14 @@ import (
 	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/adapters/echoauth"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
+	"github.com/m2mauth/m2mauth/m2mauthtest/adaptertest"
 )
 
 const audience = "https://shopping.api"
 
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	m2mauthtest.TestAdapter(t, m2mauthtest.Adapter[echo.MiddlewareFunc]{
+	adaptertest.TestAdapter(t, adaptertest.Adapter[echo.MiddlewareFunc]{
 		Package:      "echoauth",
 		Framework:    "echo",
 		Require:      echoauth.Require,
@@ -34,7 +35,7 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-func mount(groups []m2mauthtest.Group[echo.MiddlewareFunc]) http.Handler {
+func mount(groups []adaptertest.Group[echo.MiddlewareFunc]) http.Handler {
 	e := echo.New()
 	e.Use(middleware.Recover(), middleware.CORSWithConfig(middleware.CORSConfig{
 		AllowOrigins: []string{"https://app.test"},
@@ -45,7 +46,7 @@ func mount(groups []m2mauthtest.Group[echo.MiddlewareFunc]) http.Handler {
 		group := e.Group(g.Prefix, g.Middlewares...)
 		for _, route := range g.Routes {
 			group.Add(route.Method, route.ColonPath(), func(c *echo.Context) error {
-				return c.JSON(route.Handle(c.Request().Context(), func() (*m2mauth.Claims, bool) { return echoauth.Claims(c) }))
+				return c.JSON(route.Handle(c.Request().Context(), func() (m2mauth.Claims, bool) { return echoauth.Claims(c) }))
 			}, route.Middlewares...)
 		}
 	}

@@ -27,7 +27,7 @@ func entry(send func(*fiber.App, *http.Request) (status int, header http.Header,
 			})
 			app.Handler() // builds the routes
 			status, header, body := send(app, r.HTTP)
-			if answer.Status = status; answer.Claims == nil {
+			if answer.Status = status; answer.Claims.IsZero() {
 				answer.Header, answer.Body = header, body
 			}
 			return answer

@@ -50,6 +50,8 @@
 //     prefix with parameters, c.Params mixes the values up; use a group there.
 //   - A cache in front of the guard answers without asking it, also when the token
 //     has expired. Put fiber's cache middleware behind the guard.
+//   - Rules see the method and the pattern that fiber routes by, and the URL as it was
+//     sent. That is nil where net/http would answer 400.
 //   - Of Host, Content-Type and User-Agent only the last field is seen.
 //   - fasthttp puts the trailers of a chunked body among the header fields. The guard
 //     and rules do not see them, nor, in such a request, fields that a middleware added.
@@ -57,7 +59,7 @@ package fiberauth
 
 import (
 	"bytes"
-	"fmt"
+	"crypto/tls"
 	"iter"
 	"net/http"
 	"net/url"
@@ -70,58 +72,54 @@ import (
 	"github.com/m2mauth/m2mauth"
 )
 
-// Require lets a request through if its token holds all of the scopes. It
-// panics if the guard is nil, or as [m2mauth.AllScopes] does.
+// Require lets a request through if its token holds all of the scopes. It panics
+// as [m2mauth.AllScopes] does, and where [m2mauth.Guard.ValidateRule] returns an
+// error, as for a nil guard.
 func Require(guard *m2mauth.Guard, scopes ...string) fiber.Handler {
-	defer panicAsOurs()
-	guard.Require(scopes...)
 	return handler(guard, m2mauth.AllScopes(scopes...))
 }
 
-// RequireAny lets a request through if its token holds any of the scopes. It
-// panics if the guard is nil, or as [m2mauth.AnyScope] does.
+// RequireAny lets a request through if its token holds any of the scopes. It panics
+// as [m2mauth.AnyScope] does, and where [m2mauth.Guard.ValidateRule] returns an error.
 func RequireAny(guard *m2mauth.Guard, scopes ...string) fiber.Handler {
-	defer panicAsOurs()
-	guard.RequireAny(scopes...)
 	return handler(guard, m2mauth.AnyScope(scopes...))
 }
 
 // RequireRule lets a request through if its token meets the rule, which may look
-// at the route's path parameters. It panics if the guard is nil, or if the rule is
-// the zero Rule, which nothing meets.
+// at the request, its path parameters included. It panics where
+// [m2mauth.Guard.ValidateRule] returns an error, as for the zero Rule.
 func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
-	defer panicAsOurs()
-	guard.RequireRule(rule)
 	return handler(guard, rule)
 }
 
 // Authenticate lets a request through if it has any valid token. That is
-// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
-// the guard is nil.
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics where
+// [m2mauth.Guard.ValidateRule] returns an error.
 func Authenticate(guard *m2mauth.Guard) fiber.Handler {
-	defer panicAsOurs()
-	guard.Authenticate(http.NotFoundHandler())
 	return handler(guard, m2mauth.AnyToken())
 }
 
-// Claims returns the claims of the token that the request came with; ok is false
-// where no guard let the request through. They may be kept.
-func Claims(c fiber.Ctx) (claims *m2mauth.Claims, ok bool) {
+// Claims returns the claims of the token that the request came with. Where no token
+// was checked ok is false, and the claims are the zero Claims. They may be kept.
+func Claims(c fiber.Ctx) (claims m2mauth.Claims, ok bool) {
 	return m2mauth.FromContext(c.Context())
 }
 
 func handler(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
+	if err := guard.ValidateRule(rule); err != nil {
+		panic("fiberauth: " + err.Error())
+	}
 	return func(c fiber.Ctx) error {
 		if rule.IsOptional() { // a cache must not serve one caller's answer to another
 			c.Vary(fiber.HeaderAuthorization) // in one field, since fiber's own middlewares read the first alone
 		}
 		ctx := c.Context()
-		claims, err := guard.CheckRequest(ctx, request{c}, rule)
+		claims, err := guard.CheckRequest(ctx, request{c: c}, rule)
 		if err != nil {
 			refuse(c, guard, err)
 			return nil
 		}
-		c.SetContext(m2mauth.NewContext(ctx, claims)) // nil where an optional rule met no token
+		c.SetContext(m2mauth.NewContext(ctx, claims)) // zero where an optional rule met no token
 		return c.Next()
 	}
 }
@@ -129,7 +127,10 @@ func handler(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
 // request is what the guard sees of a request. All that it returns is copied: the
 // guard's queue, a rule's function or a log may hold it when fasthttp has read the
 // next request into the same buffers.
-type request struct{ c fiber.Ctx }
+type request struct {
+	m2mauth.UnimplementedRequest
+	c fiber.Ctx
+}
 
 // Header looks at all fields itself. fasthttp finds a name only in the letter case
 // in which it expects it (fiber.Config.DisableHeaderNormalizing) and lets a blank
@@ -211,7 +212,27 @@ func (r request) RemoteAddr() (address string) {
 	return r.c.RequestCtx().RemoteAddr().String()
 }
 
-func (r request) Pattern() string { return r.c.FullPath() } // the route's own string, for the log
+func (r request) Method() (method string) {
+	defer orEmpty()
+	return strings.Clone(r.c.Method())
+}
+
+// URL is nil for what net/http answers with 400.
+func (r request) URL() (u *url.URL) {
+	defer orEmpty()
+	u, _ = url.ParseRequestURI(strings.Clone(r.c.OriginalURL()))
+	return u
+}
+
+func (r request) TLS() (state *tls.ConnectionState) {
+	defer orEmpty()
+	return r.c.RequestCtx().TLSConnectionState()
+}
+
+func (r request) Pattern() (pattern string) {
+	defer orEmpty()
+	return strings.Clone(r.c.FullPath())
+}
 
 // refuse answers a request. It is the one place with an http.Request, for
 // Config.ErrorHandler; requests that are let through have none.
@@ -265,24 +286,24 @@ func (a *answer) Write(p []byte) (int, error) {
 
 // httpRequest returns a copy of the request, without its body.
 func httpRequest(c fiber.Ctx) *http.Request {
-	in := c.Request()
+	in, seen := c.Request(), request{c: c}
 	r := &http.Request{
-		Method:     c.Method(),
+		Method:     seen.Method(),
+		URL:        seen.URL(),
 		Proto:      string(in.Header.Protocol()),
 		Header:     http.Header{},
 		Body:       http.NoBody,
 		Host:       string(in.Host()),
-		RemoteAddr: request{c}.RemoteAddr(),
+		RemoteAddr: seen.RemoteAddr(),
 		RequestURI: string(in.Header.RequestURI()),
-		TLS:        c.RequestCtx().TLSConnectionState(),
+		TLS:        seen.TLS(),
 	}
 	r.ProtoMajor, r.ProtoMinor, _ = http.ParseHTTPVersion(r.Proto)
 	for name, value := range received(&in.Header) {
 		r.Header.Add(string(bytes.TrimSpace(name)), string(value))
 	}
 	r.Header.Del(fiber.HeaderHost) // as with net/http
-	var err error
-	if r.URL, err = url.ParseRequestURI(r.RequestURI); err != nil { // fasthttp takes what net/http answers with 400
+	if r.URL == nil {
 		r.URL = &url.URL{Path: string(in.URI().Path())}
 	}
 	return r.WithContext(c.Context())
@@ -290,11 +311,3 @@ func httpRequest(c fiber.Ctx) *http.Request {
 
 // orEmpty is deferred where a panic of fiber is to be an empty value.
 func orEmpty() { _ = recover() }
-
-// panicAsOurs lets a mistake at set-up, which the guard's method of the same name
-// judges, name the function that was called.
-func panicAsOurs() {
-	if mistake := recover(); mistake != nil {
-		panic("fiberauth" + strings.TrimPrefix(fmt.Sprint(mistake), "m2mauth"))
-	}
-}

@@ -3,6 +3,7 @@ package fiberauth_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,13 +24,14 @@ import (
 	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/adapters/fiberauth"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
+	"github.com/m2mauth/m2mauth/m2mauthtest/adaptertest"
 )
 
 const audience = "https://shopping.api"
 
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	m2mauthtest.TestAdapter(t, m2mauthtest.Adapter[fiber.Handler]{
+	adaptertest.TestAdapter(t, adaptertest.Adapter[fiber.Handler]{
 		Package:      "fiberauth",
 		Framework:    "fiber",
 		Require:      fiberauth.Require,
@@ -40,7 +42,7 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-func mount(groups []m2mauthtest.Group[fiber.Handler]) http.Handler {
+func mount(groups []adaptertest.Group[fiber.Handler]) http.Handler {
 	app := fiber.New(fiber.Config{ReadBufferSize: 80 << 10}) // for tokens of 64 KiB
 	app.Use(recover.New(), cors.New(cors.Config{
 		AllowOrigins: []string{"https://app.test"},
@@ -51,7 +53,7 @@ func mount(groups []m2mauthtest.Group[fiber.Handler]) http.Handler {
 		group := app.Group(g.Prefix, asAny(g.Middlewares)...)
 		for _, route := range g.Routes {
 			handlers := asAny(append(slices.Clone(route.Middlewares), func(c fiber.Ctx) error {
-				status, body := route.Handle(c.Context(), func() (*m2mauth.Claims, bool) { return fiberauth.Claims(c) })
+				status, body := route.Handle(c.Context(), func() (m2mauth.Claims, bool) { return fiberauth.Claims(c) })
 				return c.Status(status).JSON(body)
 			}))
 			group.Add([]string{route.Method}, route.ColonPath(), handlers[0], handlers[1:]...)
@@ -76,7 +78,7 @@ type overTheWire struct{ app *fiber.App }
 func (o overTheWire) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	client, server := net.Pipe()
 	served := make(chan error, 1)
-	go func() { served <- o.app.Server().ServeConn(conn{server, caller{r.Context()}}) }()
+	go func() { served <- o.app.Server().ServeConn(connOf(server, r)) }()
 	out := *r
 	out.Close = true
 	go func() { _ = out.Write(client) }() // cut short if the answer comes before all is read
@@ -93,7 +95,7 @@ func (o overTheWire) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	<-served
 }
 
-// conn is a connection that knows the context of its one request.
+// conn is a connection that knows of its one request what http.Handlers see.
 type conn struct {
 	net.Conn
 	caller caller
@@ -101,10 +103,30 @@ type conn struct {
 
 func (c conn) RemoteAddr() net.Addr { return c.caller }
 
-type caller struct{ ctx context.Context }
+type caller struct {
+	ctx     context.Context
+	address string
+}
 
-func (caller) Network() string { return "tcp" }
-func (caller) String() string  { return "192.0.2.1:1234" }
+func (caller) Network() string  { return "tcp" }
+func (c caller) String() string { return c.address }
+
+// tlsConn is what fasthttp takes for a connection with TLS.
+type tlsConn struct {
+	conn
+	state tls.ConnectionState
+}
+
+func (tlsConn) Handshake() error                       { return nil }
+func (c tlsConn) ConnectionState() tls.ConnectionState { return c.state }
+
+func connOf(c net.Conn, r *http.Request) net.Conn {
+	plain := conn{c, caller{r.Context(), r.RemoteAddr}}
+	if r.TLS == nil {
+		return plain
+	}
+	return &tlsConn{plain, *r.TLS} // fasthttp keeps it as a key of a map
+}
 
 // callersContext stands for what ends c.Context() when nobody waits any more,
 // which fasthttp does not notice.
@@ -199,7 +221,7 @@ func TestARefusalIsFinalAndFibersErrorHandlerIsToldNothing(t *testing.T) {
 	got := send(t, app, "GET", "/products", "")
 	assert.Equal(t, http.StatusUnauthorized, got.status)
 	assert.Equal(t, noTokenBody, got.body)
-	assert.Equal(t, []string{`Bearer realm="https://shopping.api"`}, got.header["Www-Authenticate"])
+	assert.Equal(t, []string{`Bearer realm="https://shopping.api", scope="read:products"`}, got.header["Www-Authenticate"])
 	assert.Equal(t, []string{"application/json"}, got.header["Content-Type"])
 	assert.Equal(t, []string{"no-store"}, got.header["Cache-Control"])
 	assert.Equal(t, []string{"kept"}, got.header["X-Before"])
@@ -266,41 +288,11 @@ func TestConfigErrorHandlerHasTheRequestAndTheWholeHeaderOfTheAnswer(t *testing.
 	assert.Equal(t, "mine, and more", string(body))
 	assert.Equal(t, []string{"Origin", "Accept"}, response.Header["Vary"])
 	assert.Equal(t, []string{"a=1"}, response.Header["Set-Cookie"])
-	assert.Equal(t, []string{`Bearer realm="https://shopping.api"`}, response.Header["Www-Authenticate"])
+	assert.Equal(t, []string{`Bearer realm="https://shopping.api", scope="write:products"`}, response.Header["Www-Authenticate"])
 	assert.NotContains(t, response.Header, "X-Before")
 }
 
 type contextKey struct{}
-
-func TestWhateverAConfigErrorHandlerDoesARefusalIsNoSuccess(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name    string
-		handler func(http.ResponseWriter)
-		status  int
-		body    string
-	}{
-		{"nothing", func(http.ResponseWriter) {}, 401, ""},
-		{"a body", func(w http.ResponseWriter) { _, _ = io.WriteString(w, "no") }, 401, "no"},
-		{"200 and a body", func(w http.ResponseWriter) { w.WriteHeader(200); _, _ = io.WriteString(w, "no") }, 401, "no"},
-		{"a hint and a body", func(w http.ResponseWriter) { w.WriteHeader(103); _, _ = io.WriteString(w, "no") }, 401, "no"},
-		{"a status", func(w http.ResponseWriter) { w.WriteHeader(404) }, 404, ""},
-		{"a flush and a body", func(w http.ResponseWriter) { w.(http.Flusher).Flush(); _, _ = io.WriteString(w, "no") }, 401, "no"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			guard := newGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) {
-				c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ *m2mauth.Error) { test.handler(w) }
-			})
-			app := fiber.New()
-			app.Get("/products", fiberauth.Authenticate(guard), unreachable(t))
-			got := send(t, app, "GET", "/products", "")
-			assert.Equal(t, test.status, got.status)
-			assert.Equal(t, test.body, got.body)
-			assert.NotEmpty(t, got.header["Www-Authenticate"])
-		})
-	}
-}
 
 func TestClaimsAreInTheRequestsContextAndNotInFibers(t *testing.T) {
 	t.Parallel()
@@ -310,7 +302,7 @@ func TestClaimsAreInTheRequestsContextAndNotInFibers(t *testing.T) {
 		claims, ok := fiberauth.Claims(c)
 		require.True(t, ok)
 		inContext, _ := m2mauth.FromContext(c.Context())
-		assert.Same(t, claims, inContext)
+		assert.Equal(t, claims, inContext)
 		_, ok = m2mauth.FromContext(c)
 		assert.False(t, ok, "the package comment says otherwise")
 		return noContent(c)
@@ -449,7 +441,7 @@ func TestGuardsOfGroupsAndMountedApps(t *testing.T) {
 func TestAPanicOfARulesFunctionIsFibersToRecover(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	rule := m2mauth.Custom("panics", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { panic(errors.New("hunter2")) })
+	rule := m2mauth.Custom("panics", func(context.Context, m2mauth.Claims, m2mauth.Request) error { panic(errors.New("hunter2")) })
 	app := fiber.New(fiber.Config{ErrorHandler: func(c fiber.Ctx, err error) error {
 		assert.EqualError(t, err, "hunter2")
 		return c.SendStatus(http.StatusInternalServerError)

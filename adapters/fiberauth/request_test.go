@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -100,7 +101,7 @@ func TestEveryAuthorizationFieldOnTheWireIsSeen(t *testing.T) {
 				var fields []string
 				app := fiber.New(fiber.Config{DisableHeaderNormalizing: disabled})
 				app.All("/", func(c fiber.Ctx) error {
-					fields = request{c}.Header("authorization")
+					fields = request{c: c}.Header("authorization")
 					return nil
 				})
 				assert.Equal(t, []int{test.status}, Exchange(t, app, test.message))
@@ -116,14 +117,14 @@ func TestRulesSeeWhatTheRequestHas(t *testing.T) {
 		ProxyHeader: "X-Forwarded-For", TrustProxy: true, TrustProxyConfig: fiber.TrustProxyConfig{Proxies: []string{"192.0.2.7"}},
 	})
 	group := app.Group("/orgs/:org", func(c fiber.Ctx) error { // a group's middleware, as a guard may be
-		seen := request{c}
+		seen := request{c: c}
 		assert.Equal(t, "acme", seen.PathValue("org"))
 		assert.Empty(t, seen.PathValue("file"), "a parameter of the route that comes after")
 		assert.Equal(t, "/orgs/:org", seen.Pattern())
 		return c.Next()
 	})
 	group.Get("/files/:file/*", func(c fiber.Ctx) error {
-		seen := request{c}
+		seen := request{c: c}
 		assert.Equal(t, "acme", seen.PathValue("org"))
 		assert.Equal(t, "a", seen.PathValue("file"))
 		assert.Equal(t, "b/c", seen.PathValue("*"))
@@ -135,10 +136,37 @@ func TestRulesSeeWhatTheRequestHas(t *testing.T) {
 		assert.Equal(t, "198.51.100.1", c.IP())
 		assert.Equal(t, "192.0.2.7:4711", seen.RemoteAddr())
 		assert.Equal(t, "/orgs/:org/files/:file/*", seen.Pattern())
+		assert.Equal(t, http.MethodGet, seen.Method())
+		assert.Equal(t, &url.URL{Path: "/orgs/acme/files/a/b/c", RawQuery: "q=1"}, seen.URL())
+		assert.Nil(t, seen.TLS())
 		return c.SendStatus(http.StatusNoContent)
 	})
-	assert.Equal(t, []int{http.StatusNoContent}, Exchange(t, app, "GET /orgs/acme/files/a/b/c HTTP/1.1\r\nHost: api.test\r\n"+
+	assert.Equal(t, []int{http.StatusNoContent}, Exchange(t, app, "GET /orgs/acme/files/a/b/c?q=1 HTTP/1.1\r\nHost: api.test\r\n"+
 		"X-Forwarded-For: 198.51.100.1\r\nX-Twice: one\r\nX-Twice: two\r\n\r\n"))
+}
+
+func TestNothingIsKnownWithoutARequest(t *testing.T) {
+	t.Parallel()
+	without := request{}
+	assert.Empty(t, without.RemoteAddr())
+	assert.Empty(t, without.PathValue("org"))
+	assert.Empty(t, without.Method())
+	assert.Nil(t, without.URL())
+	assert.Nil(t, without.TLS())
+	assert.Empty(t, without.Pattern())
+}
+
+func TestWhatNobodyCanParseIsNoURL(t *testing.T) {
+	t.Parallel()
+	app, reached := fiber.New(), false
+	app.All("/*", func(c fiber.Ctx) error {
+		reached = true
+		assert.Nil(t, request{c: c}.URL())
+		assert.Equal(t, "/%zz", httpRequest(c).URL.Path)
+		return nil
+	})
+	assert.Equal(t, []int{http.StatusOK}, Exchange(t, app, "GET /%zz HTTP/1.1\r\nHost: api.test\r\n\r\n"))
+	assert.True(t, reached)
 }
 
 func TestPathValuesAreThoseThatTheHandlerReads(t *testing.T) {
@@ -164,7 +192,7 @@ func TestPathValuesAreThoseThatTheHandlerReads(t *testing.T) {
 			app := fiber.New(test.config)
 			app.Get("/orgs/:org?", func(c fiber.Ctx) error {
 				reached = true
-				assert.Equal(t, test.org, request{c}.PathValue("org"))
+				assert.Equal(t, test.org, request{c: c}.PathValue("org"))
 				assert.Equal(t, test.org, c.Params("org"))
 				return nil
 			})
@@ -182,8 +210,8 @@ func TestAPrefixWithParametersMixesUpThoseOfAMountedApp(t *testing.T) {
 	reached := false
 	inner.Get("/orgs/:org", func(c fiber.Ctx) error {
 		reached = true
-		assert.Equal(t, "tenant", request{c}.PathValue("org"), "fiber is mended: take the warning out of the package comment")
-		assert.Equal(t, c.Params("org"), request{c}.PathValue("org"))
+		assert.Equal(t, "tenant", request{c: c}.PathValue("org"), "fiber is mended: take the warning out of the package comment")
+		assert.Equal(t, c.Params("org"), request{c: c}.PathValue("org"))
 		return nil
 	})
 	app.Use("/tenants/:tenant", inner)

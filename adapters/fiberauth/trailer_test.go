@@ -32,8 +32,8 @@ func TestTrailersAreNoFields(t *testing.T) {
 				app, reached := fiber.New(config), false
 				app.All("/", func(c fiber.Ctx) error {
 					reached = true
-					_ = c.Body()                                                            // with StreamRequestBody it is read now
-					assert.ElementsMatch(t, test.want, request{c}.Header("X-Organization")) // fasthttp exchanges them
+					_ = c.Body()                                                               // with StreamRequestBody it is read now
+					assert.ElementsMatch(t, test.want, request{c: c}.Header("X-Organization")) // fasthttp exchanges them
 					assert.ElementsMatch(t, test.want, httpRequest(c).Header.Values("X-Organization"))
 					return nil
 				})
@@ -63,7 +63,7 @@ func TestTrailersAreNoFieldsWhereAMiddlewareChangedSome(t *testing.T) {
 			app.All("/", func(c fiber.Ctx) error {
 				reached = true
 				test.change(c)
-				assert.Equal(t, test.want, request{c}.Header("X-Organization"))
+				assert.Equal(t, test.want, request{c: c}.Header("X-Organization"))
 				return nil
 			})
 			Exchange(t, app, message)

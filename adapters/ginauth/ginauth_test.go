@@ -16,6 +16,7 @@ import (
 	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/adapters/ginauth"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
+	"github.com/m2mauth/m2mauth/m2mauthtest/adaptertest"
 )
 
 const audience = "https://shopping.api"
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	m2mauthtest.TestAdapter(t, m2mauthtest.Adapter[gin.HandlerFunc]{
+	adaptertest.TestAdapter(t, adaptertest.Adapter[gin.HandlerFunc]{
 		Package:      "ginauth",
 		Framework:    "gin",
 		Require:      ginauth.Require,
@@ -38,7 +39,7 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-func mount(groups []m2mauthtest.Group[gin.HandlerFunc]) http.Handler {
+func mount(groups []adaptertest.Group[gin.HandlerFunc]) http.Handler {
 	router := gin.New()
 	router.HandleMethodNotAllowed = true // otherwise gin answers 404
 	router.Use(gin.RecoveryWithWriter(io.Discard), allowOrigin)
@@ -47,7 +48,7 @@ func mount(groups []m2mauthtest.Group[gin.HandlerFunc]) http.Handler {
 		for _, route := range g.Routes {
 			group.Handle(route.Method, route.ColonPath(), slices.Concat(route.Middlewares, []gin.HandlerFunc{
 				func(c *gin.Context) {
-					c.JSON(route.Handle(c.Request.Context(), func() (*m2mauth.Claims, bool) { return ginauth.Claims(c) }))
+					c.JSON(route.Handle(c.Request.Context(), func() (m2mauth.Claims, bool) { return ginauth.Claims(c) }))
 				},
 			})...)
 		}
@@ -140,7 +141,7 @@ func TestClaimsAreInTheRequestsContextAndNotInGins(t *testing.T) {
 			claims, ok := ginauth.Claims(c)
 			require.True(t, ok)
 			inContext, _ := m2mauth.FromContext(c.Request.Context())
-			assert.Same(t, claims, inContext)
+			assert.Equal(t, claims, inContext)
 			_, ok = m2mauth.FromContext(c)
 			assert.Equal(t, fallback, ok, "of *gin.Context itself, which the package comment speaks of")
 		})

@@ -63,7 +63,7 @@ type serverKey struct {
 type server struct {
 	auth   *grpcauth.Interceptor
 	conn   *grpc.ClientConn
-	claims *m2mauth.Claims // that the last handler got
+	claims m2mauth.Claims // that the last handler got
 }
 
 func (s *servers) get(t *testing.T, r attacks.Request) *server {
@@ -100,7 +100,7 @@ func entry(call, direct func(context.Context, *server) error) attacks.Entry {
 			md[strings.ToLower(name)] = values
 		}
 		s := all.get(t, r)
-		s.claims = nil
+		s.claims = m2mauth.Claims{}
 		var err error
 		if unprintable(md) {
 			err = direct(metadata.NewIncomingContext(t.Context(), md), s)

@@ -50,7 +50,9 @@
 //   - A server that was made without [Interceptor.ServerOptions] is open, and one with
 //     a single interceptor of the two is open to unary calls or to streams.
 //     [Interceptor.Validate] cannot see that: it compares methods with rules.
-//   - There is no path: [m2mauth.OrganizationPath] finds what Config.Values gives, and
+//   - Rules see POST, a URL with the method as its path and the authority as its host,
+//     and the TLS connection of [credentials.NewTLS].
+//   - A path has no parameters: [m2mauth.OrganizationPath] finds what Config.Values gives, and
 //     without it refuses everybody, as it does for streams.
 //   - Make the guard once, when the program starts. One that is made in a method has
 //     no keys and knows no tokens: it fetches keys for each call.
@@ -60,14 +62,18 @@ package grpcauth
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
@@ -140,8 +146,11 @@ func New(config Config) (*Interceptor, error) {
 		if i.public[method] {
 			add("%s has a rule and is public; it can be one of them", method)
 		}
-		if text := i.misfit(i.rules[method]); text != "" {
-			add("Rules: %s: %s", method, text)
+		if i.guard == nil {
+			continue
+		}
+		if err := i.guard.ValidateRule(i.rules[method]); err != nil {
+			add("Rules: %s: %w", method, err)
 		}
 	}
 	if mistakes != nil {
@@ -155,20 +164,6 @@ func New(config Config) (*Interceptor, error) {
 func isFullMethod(name string) bool {
 	last := strings.LastIndexByte(name, '/')
 	return last > 1 && last < len(name)-1 && name[0] == '/' && !strings.ContainsAny(name, "* ")
-}
-
-// misfit returns what the guard has against a rule, or "".
-func (i *Interceptor) misfit(rule m2mauth.Rule) (text string) {
-	if i.guard == nil {
-		return ""
-	}
-	defer func() {
-		if mistake := recover(); mistake != nil {
-			text = strings.TrimPrefix(fmt.Sprint(mistake), "m2mauth: RequireRule: ")
-		}
-	}()
-	i.guard.RequireRule(rule)
-	return ""
 }
 
 // ServerOptions returns both interceptors, for [grpc.NewServer]: with one of them
@@ -223,20 +218,21 @@ func (i *Interceptor) Unary(ctx context.Context, message any, info *grpc.UnarySe
 }
 
 // check decides about a call. Its error is a status.
-func (i *Interceptor) check(ctx context.Context, method string, message any) (*m2mauth.Claims, error) {
+func (i *Interceptor) check(ctx context.Context, method string, message any) (m2mauth.Claims, error) {
 	rule, ruled := i.rules[method]
 	if !ruled { // before the token: the answer is the same for everybody
-		return nil, noRule.Err()
+		return m2mauth.Claims{}, noRule.Err()
 	}
-	claims, err := i.guard.CheckRequest(ctx, &request{ctx, method, message, i.values}, rule)
+	claims, err := i.guard.CheckRequest(ctx, &request{ctx: ctx, method: method, message: message, values: i.values}, rule)
 	if err != nil {
-		return nil, statusOf(ctx, err).Err()
+		return m2mauth.Claims{}, statusOf(ctx, err).Err()
 	}
-	return claims, nil // nil where an optional rule met no token
+	return claims, nil // zero where an optional rule met no token
 }
 
 // request is what the guard sees of a call.
 type request struct {
+	m2mauth.UnimplementedRequest
 	ctx     context.Context
 	method  string
 	message any // nil for a stream
@@ -268,4 +264,26 @@ func (r *request) RemoteAddr() (address string) {
 	return ""
 }
 
-func (r *request) Pattern() string { return r.method } // for the log
+// Method is that of every gRPC call.
+func (r *request) Method() string { return http.MethodPost }
+
+// URL has the method as its path, and the host that the caller named, if any.
+func (r *request) URL() *url.URL {
+	u := &url.URL{Path: r.method}
+	if authority := metadata.ValueFromIncomingContext(r.ctx, ":authority"); len(authority) == 1 {
+		u.Host = authority[0]
+	}
+	return u
+}
+
+// TLS is nil on connections whose credentials are not those of [credentials.NewTLS].
+func (r *request) TLS() *tls.ConnectionState {
+	if p, ok := peer.FromContext(r.ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			return &info.State
+		}
+	}
+	return nil
+}
+
+func (r *request) Pattern() string { return r.method }

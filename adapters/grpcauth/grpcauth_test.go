@@ -42,7 +42,7 @@ func TestAnswers(t *testing.T) {
 	good := sign(m2mauthtest.Token{Scopes: []string{"read:products"}})
 	secret := "the password of the database"
 	customRule := func(err error) m2mauth.Rule {
-		return m2mauth.Custom("stock", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return err })
+		return m2mauth.Custom("stock", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return err })
 	}
 	down := m2mauthtest.NewIssuer()
 	down.Intercept(func(http.Handler) http.Handler {
@@ -85,7 +85,7 @@ func TestAnswers(t *testing.T) {
 		"a wrong signature":            {authorization: []string{good[0][:len(good[0])-8] + "AAAAAAAA"}, kind: m2mauth.ErrSignature, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
 		"a scope too few": {authorization: good, rule: m2mauth.AllScopes("read:products", "write:products"), kind: m2mauth.ErrScope,
 			code: codes.PermissionDenied, reason: "INSUFFICIENT_SCOPE", scope: "read:products write:products"},
-		"another client":    {authorization: good, rule: m2mauth.Client("another"), kind: m2mauth.ErrForbidden, code: codes.PermissionDenied, reason: "INSUFFICIENT_SCOPE"},
+		"another client":    {authorization: good, rule: m2mauth.ClientID("another"), kind: m2mauth.ErrForbidden, code: codes.PermissionDenied, reason: "INSUFFICIENT_SCOPE"},
 		"a custom refusal":  {authorization: good, rule: customRule(m2mauth.Deny("sold out")), kind: m2mauth.ErrForbidden, code: codes.PermissionDenied, reason: "INSUFFICIENT_SCOPE", text: "sold out"},
 		"no keys to be had": {issuer: down, authorization: []string{"Bearer " + down.Token(audience)}, kind: m2mauth.ErrUnavailable, code: codes.Unavailable, reason: "TEMPORARILY_UNAVAILABLE", retry: true},
 		"a failed rule":     {authorization: good, rule: customRule(errors.New(secret)), kind: m2mauth.ErrInternal, code: codes.Internal, reason: "SERVER_ERROR"},
@@ -351,7 +351,7 @@ grpcauth: Rules: "//UnaryCall" is not a method in full: /package.Service/Method
 grpcauth: Rules: "/grpc.testing.TestService" is not a method in full: /package.Service/Method
 grpcauth: Rules: "/grpc.testing.TestService/" is not a method in full: /package.Service/Method
 grpcauth: /grpc.testing.TestService/EmptyCall has a rule and is public; it can be one of them
-grpcauth: Rules: /grpc.testing.TestService/UnaryCall: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
+grpcauth: Rules: /grpc.testing.TestService/UnaryCall: m2mauth: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
 grpcauth: Rules: "grpc.testing.TestService/A" is not a method in full: /package.Service/Method`)
 
 	_, err = grpcauth.New(grpcauth.Config{Rules: map[string]m2mauth.Rule{emptyCall: m2mauth.AnyToken()}})

@@ -45,7 +45,7 @@ func statusOf(ctx context.Context, err error) *status.Status {
 	if e.RetryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 	}
-	return newStatus(codeOf(e.Status), e.Text, details...)
+	return newStatus(codeOf(e.Status), e.Description, details...)
 }
 
 func codeOf(httpStatus int) codes.Code {

@@ -35,7 +35,7 @@ func (i *Interceptor) Stream(server any, ss grpc.ServerStream, info *grpc.Stream
 		return err
 	}
 	guarded := &stream{ServerStream: ss, ctx: m2mauth.NewContext(ctx, claims)}
-	if claims == nil {
+	if claims.IsZero() {
 		return handler(server, guarded)
 	}
 

@@ -210,6 +210,17 @@ func (j *judge) situation(r request, m moment) string {
 	return s
 }
 
+// scopeOf is what a challenge to one without a token says of the route.
+func scopeOf(r request) string {
+	switch {
+	case r.path == "/whoami":
+		return ""
+	case r.method == http.MethodPost:
+		return `, scope="` + writeScope + `"`
+	}
+	return `, scope="` + readScope + `"`
+}
+
 // read reads an answer. What does not fit together is wrong, and the problem says why.
 func read(r request, response *http.Response, body string) (got outcome, problem string) {
 	h := response.Header
@@ -248,8 +259,8 @@ func read(r request, response *http.Response, body string) (got outcome, problem
 	case 401:
 		got, challenged = invalid, "invalid_token"
 		if refusal.Error == "unauthorized" {
-			if challenge != realm {
-				return wrong, "the challenge says more than the realm"
+			if challenge != realm+scopeOf(r) {
+				return wrong, "the challenge says more than the realm and the route's scope"
 			}
 			return noToken, ""
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/examples/internal/contract"
 	"github.com/m2mauth/m2mauth/examples/internal/shopapi"
-	"github.com/m2mauth/m2mauth/m2mauthtest"
+	"github.com/m2mauth/m2mauth/m2mauthtest/adaptertest"
 )
 
 func TestContract(t *testing.T) { contract.Test(t, routes) }
@@ -17,7 +17,7 @@ func TestContract(t *testing.T) { contract.Test(t, routes) }
 type guarding = func(http.Handler) http.Handler
 
 func TestSuite(t *testing.T) {
-	m2mauthtest.TestAdapter(t, m2mauthtest.Adapter[guarding]{
+	adaptertest.TestAdapter(t, adaptertest.Adapter[guarding]{
 		Package:      "m2mauth",
 		Framework:    "chi",
 		Require:      (*m2mauth.Guard).Require,
@@ -28,7 +28,7 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-func mount(groups []m2mauthtest.Group[guarding]) http.Handler {
+func mount(groups []adaptertest.Group[guarding]) http.Handler {
 	router := chi.NewRouter()
 	router.Use(recovered, allowOrigin)
 	for _, group := range groups {
@@ -36,7 +36,7 @@ func mount(groups []m2mauthtest.Group[guarding]) http.Handler {
 			r.Use(group.Middlewares...)
 			for _, route := range group.Routes {
 				r.With(route.Middlewares...).MethodFunc(route.Method, route.Path, func(w http.ResponseWriter, r *http.Request) {
-					status, body := route.Handle(r.Context(), func() (*m2mauth.Claims, bool) { return m2mauth.FromContext(r.Context()) })
+					status, body := route.Handle(r.Context(), func() (m2mauth.Claims, bool) { return m2mauth.FromContext(r.Context()) })
 					shopapi.WriteJSON(w, status, body)
 				})
 			}

@@ -50,10 +50,10 @@ func main() {
 
 func run(ctx context.Context, getenv func(string) string) error {
 	guard, err := newGuard(m2mauth.Config{
-		Issuer:         getenv("ISSUER"),
-		Audience:       getenv("AUDIENCE"),
-		JWKSURL:        getenv("JWKS_URL"),
-		PlainHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
+		Issuer:            getenv("ISSUER"),
+		Audience:          getenv("AUDIENCE"),
+		JWKSURL:           getenv("JWKS_URL"),
+		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
 	})
 	if err != nil {
 		return err // every mistake in the configuration, one a line
@@ -93,7 +93,7 @@ var errorWriter = connect.NewErrorWriter()
 // refuse answers in the caller's protocol, so that its error has our text too.
 // Without it a client still gets an error, whose code it makes from the status.
 func refuse(w http.ResponseWriter, r *http.Request, refusal *m2mauth.Error) {
-	err := connect.NewError(code(refusal.Status), errors.New(refusal.Text))
+	err := connect.NewError(code(refusal.Status), errors.New(refusal.Description))
 	_ = errorWriter.Write(w, r, err) // the caller is gone: nobody is left to tell
 }
 

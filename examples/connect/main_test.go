@@ -98,7 +98,7 @@ func TestWhatAClientSees(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	})
 	good := "Bearer " + issuer.Token(audience, "read:products")
-	failing := m2mauth.Custom("failing", func(context.Context, *m2mauth.Claims, m2mauth.Request) error {
+	failing := m2mauth.Custom("failing", func(context.Context, m2mauth.Claims, m2mauth.Request) error {
 		return errors.New("the database is down")
 	})
 	rules := func(rule m2mauth.Rule) func(*m2mauth.Guard) http.Handler {
@@ -113,7 +113,7 @@ func TestWhatAClientSees(t *testing.T) {
 			if !assert.ErrorAs(t, err, &refusal) {
 				return
 			}
-			refusal.Status, refusal.Text = http.StatusTooManyRequests, "too many new tokens are being verified: try again later"
+			refusal.Status, refusal.Description = http.StatusTooManyRequests, "too many new tokens are being verified: try again later"
 			guard.WriteError(w, r, refusal)
 		})
 	}

@@ -9,13 +9,13 @@ import (
 
 	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/examples/internal/contract"
-	"github.com/m2mauth/m2mauth/m2mauthtest"
+	"github.com/m2mauth/m2mauth/m2mauthtest/adaptertest"
 )
 
 func TestContract(t *testing.T) { contract.Test(t, routes) }
 
 func TestSuite(t *testing.T) {
-	m2mauthtest.TestAdapter(t, m2mauthtest.Adapter[echo.MiddlewareFunc]{
+	adaptertest.TestAdapter(t, adaptertest.Adapter[echo.MiddlewareFunc]{
 		Package:   "m2mauth",
 		Framework: "echo v4",
 		Require: func(guard *m2mauth.Guard, scopes ...string) echo.MiddlewareFunc {
@@ -34,7 +34,7 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-func mount(groups []m2mauthtest.Group[echo.MiddlewareFunc]) http.Handler {
+func mount(groups []adaptertest.Group[echo.MiddlewareFunc]) http.Handler {
 	e := echo.New()
 	e.Use(
 		middleware.RecoverWithConfig(middleware.RecoverConfig{DisablePrintStack: true}),
@@ -49,7 +49,7 @@ func mount(groups []m2mauthtest.Group[echo.MiddlewareFunc]) http.Handler {
 		for _, route := range g.Routes {
 			group.Add(route.Method, route.ColonPath(), func(c echo.Context) error {
 				ctx := c.Request().Context()
-				return c.JSON(route.Handle(ctx, func() (*m2mauth.Claims, bool) { return m2mauth.FromContext(c.Request().Context()) }))
+				return c.JSON(route.Handle(ctx, func() (m2mauth.Claims, bool) { return m2mauth.FromContext(c.Request().Context()) }))
 			}, route.Middlewares...)
 		}
 	}

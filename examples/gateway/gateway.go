@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"unicode"
 
@@ -43,7 +44,7 @@ func (g *gateway) decide(ctx context.Context, q question) (identity http.Header,
 	if r.public {
 		return identityHeader("", "", "", "", decisionPublic), nil
 	}
-	claims, err := g.guard.CheckRequest(ctx, asked{q, r}, r.rule)
+	claims, err := g.guard.CheckRequest(ctx, asked{question: q, row: r}, r.rule)
 	if err != nil {
 		return nil, refused(ctx, err)
 	}
@@ -77,14 +78,20 @@ func (g *gateway) rowFor(q question) (*row, error) {
 
 // asked is a question as the guard sees it.
 type asked struct {
+	m2mauth.UnimplementedRequest // no path value: no rule of the table asks for one
 	question
 	row *row
 }
 
 func (a asked) Header(name string) []string { return a.header.Values(name) }
-func (a asked) PathValue(string) string     { return "" } // no rule of the table asks for one
 func (a asked) RemoteAddr() string          { return a.client }
+func (a asked) Method() string              { return a.method }
 func (a asked) Pattern() string             { return a.row.String() }
+
+func (a asked) URL() *url.URL {
+	u, _ := url.ParseRequestURI(a.target)
+	return u
+}
 
 // identityFields tell the API who calls and what was decided. Whoever else writes
 // them is a forger.
@@ -161,7 +168,7 @@ var errIdentity = errors.New("the token's subject, client and scopes are too lon
 
 // identify returns the fields for a token's claims. What the token does not say is
 // empty, such as X-Auth-App for a user's token.
-func identify(c *m2mauth.Claims) (http.Header, error) {
+func identify(c m2mauth.Claims) (http.Header, error) {
 	var list []string
 	for s := range c.Scopes().All() {
 		list = append(list, fieldValue(s))

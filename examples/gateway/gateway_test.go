@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -323,8 +324,17 @@ func TestTheGuardSeesTheCallersAddress(t *testing.T) {
 		r := httptest.NewRequest("GET", "/nginx", nil)
 		r.Header = test.header
 		assert.Equal(t, test.want, test.fields.clientOf(r), test.name)
-		assert.Equal(t, test.want, asked{question{client: test.want}, &row{}}.RemoteAddr())
+		assert.Equal(t, test.want, asked{question: question{client: test.want}, row: &row{}}.RemoteAddr())
 	}
+}
+
+func TestTheGuardSeesTheRequestThatTheProxyAsksAbout(t *testing.T) {
+	t.Parallel()
+	a := asked{question: question{method: "PUT", target: "/orgs/acme?q=1"}, row: &row{path: "/orgs/{org}"}}
+	assert.Equal(t, "PUT", a.Method())
+	assert.Equal(t, &url.URL{Path: "/orgs/acme", RawQuery: "q=1"}, a.URL())
+	assert.Nil(t, a.TLS())
+	assert.Contains(t, a.Pattern(), "/orgs/{org}")
 }
 
 func TestRunReadsTheEnvironment(t *testing.T) {

@@ -54,10 +54,10 @@ func main() {
 
 func run(ctx context.Context, getenv func(string) string) error {
 	guard, configErr := m2mauth.New(m2mauth.Config{
-		Issuer:         getenv("ISSUER"),
-		Audience:       getenv("AUDIENCE"),
-		JWKSURL:        getenv("JWKS_URL"),
-		PlainHTTPHosts: strings.FieldsFunc(getenv("PLAIN_HTTP_HOSTS"), func(r rune) bool { return r == ',' || r == ' ' }),
+		Issuer:            getenv("ISSUER"),
+		Audience:          getenv("AUDIENCE"),
+		JWKSURL:           getenv("JWKS_URL"),
+		InsecureHTTPHosts: strings.FieldsFunc(getenv("PLAIN_HTTP_HOSTS"), func(r rune) bool { return r == ',' || r == ' ' }),
 	})
 	rules, rulesErr := readTable(getenv("RULES"))
 	if err := errors.Join(configErr, rulesErr); err != nil {

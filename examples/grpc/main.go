@@ -52,10 +52,10 @@ func main() {
 
 func run(ctx context.Context, getenv func(string) string) error {
 	guard, err := m2mauth.New(m2mauth.Config{
-		Issuer:         getenv("ISSUER"),
-		Audience:       getenv("AUDIENCE"),
-		JWKSURL:        getenv("JWKS_URL"),
-		PlainHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
+		Issuer:            getenv("ISSUER"),
+		Audience:          getenv("AUDIENCE"),
+		JWKSURL:           getenv("JWKS_URL"),
+		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
 	})
 	tls, tlsErr := credentials.NewServerTLSFromFile(getenv("TLS_CERT"), getenv("TLS_KEY"))
 	if tlsErr != nil {

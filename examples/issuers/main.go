@@ -54,8 +54,8 @@ func main() {
 func serve(ctx context.Context, getenv func(string) string) error {
 	issuers := shopapi.SplitList(cmp.Or(getenv("ISSUERS"), getenv("ISSUER")+","+getenv("ISSUER_2")))
 	guard, err := newGuard(issuers, m2mauth.Config{
-		Audience:       getenv("AUDIENCE"),
-		PlainHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
+		Audience:          getenv("AUDIENCE"),
+		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
 	})
 	if err != nil {
 		return err // every mistake in the configuration, one a line
@@ -67,7 +67,7 @@ func serve(ctx context.Context, getenv func(string) string) error {
 	shopapi.WarmUp(ctx, guard)
 	mux := routes(guard)
 	if strings.HasPrefix(getenv("AUDIENCE"), "https://") {
-		mux.Handle(guard.Metadata("read:products"))
+		mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read:products"}}))
 	}
 	return shopapi.Serve(ctx, listener, mux)
 }
@@ -98,7 +98,7 @@ func routes(guard *m2mauth.Guard) *http.ServeMux {
 		shopapi.WriteJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		worst := guard.Status()
+		worst := guard.Keys()
 		states := make(map[string]m2mauth.KeyState)
 		for _, status := range append(worst.Others, worst) {
 			states[status.Issuer] = status.State

@@ -29,7 +29,7 @@ func TestAnMCPClientReadsTheMetadata(t *testing.T) {
 			resource := server.URL + path
 			guard, err := m2mauth.New(issuer.Config(resource))
 			require.NoError(t, err)
-			mux.Handle(guard.Metadata("read:products"))
+			mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read:products"}}))
 			mux.Handle("POST "+strings.TrimSuffix(path, "/")+"/{$}", guard.Require("read:products")(http.NotFoundHandler()))
 
 			url := challenged(t, t.Context(), server, strings.TrimSuffix(path, "/")+"/")

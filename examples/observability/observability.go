@@ -35,7 +35,7 @@ func Prometheus(registry prometheus.Registerer) func(context.Context, m2mauth.De
 		if d.Remembered {
 			remembered = "yes"
 		}
-		decisions.WithLabelValues(d.Outcome).Inc()
+		decisions.WithLabelValues(string(d.Outcome)).Inc()
 		durations.WithLabelValues(remembered).Observe(d.Duration.Seconds())
 	}
 }
@@ -49,7 +49,7 @@ func OpenTelemetry(meter metric.Meter) (func(context.Context, m2mauth.Decision),
 		return nil, err
 	}
 	return func(ctx context.Context, d m2mauth.Decision) {
-		outcome := attribute.String("m2mauth.outcome", d.Outcome)
+		outcome := attribute.String("m2mauth.outcome", string(d.Outcome))
 		decisions.Add(ctx, 1, metric.WithAttributes(outcome))
 
 		span := trace.SpanFromContext(ctx)
@@ -61,7 +61,7 @@ func OpenTelemetry(meter metric.Meter) (func(context.Context, m2mauth.Decision),
 			attribute.String("m2mauth.rule", d.Rule.String()),
 			attribute.Bool("m2mauth.remembered", d.Remembered),
 		}
-		if d.Claims != nil {
+		if !d.Claims.IsZero() {
 			attributes = append(attributes, attribute.String("m2mauth.client_id", d.Claims.ClientID()))
 		}
 		span.AddEvent("m2mauth.decision", trace.WithAttributes(attributes...))
@@ -73,7 +73,7 @@ func OpenTelemetry(meter metric.Meter) (func(context.Context, m2mauth.Decision),
 // of them: they are left to the metrics.
 func Audit(logger *slog.Logger) func(context.Context, m2mauth.Decision) {
 	return func(ctx context.Context, d m2mauth.Decision) {
-		if d.Claims == nil {
+		if d.Claims.IsZero() {
 			return
 		}
 		logger.InfoContext(ctx, "decision",

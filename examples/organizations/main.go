@@ -57,10 +57,10 @@ func main() {
 
 func run(ctx context.Context, getenv func(string) string) error {
 	api, organizations, err := newGuards(m2mauth.Config{
-		Issuer:         getenv("ISSUER"),
-		Audience:       getenv("AUDIENCE"),
-		JWKSURL:        getenv("JWKS_URL"),
-		PlainHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
+		Issuer:            getenv("ISSUER"),
+		Audience:          getenv("AUDIENCE"),
+		JWKSURL:           getenv("JWKS_URL"),
+		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
 	})
 	if err != nil {
 		return err // every mistake in the configuration, one a line

@@ -14,14 +14,9 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"go/parser"
-	"go/token"
-	"io/fs"
 	"maps"
 	"math/big"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -693,51 +688,4 @@ func FuzzParseKey(f *testing.F) {
 			}
 		}
 	})
-}
-
-// jwx is laxer than we are in many places, and no longer maintained in this
-// version: it stays behind this package. The modules that compare with it or
-// drive servers may use what they like.
-func TestNoOtherPackageImportsJWX(t *testing.T) {
-	t.Parallel()
-	root, err := filepath.Abs(filepath.Join("..", ".."))
-	require.NoError(t, err)
-	var importers []string
-	files := 0
-	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		inside, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			switch inside {
-			case "bench", "e2e", ".git":
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if filepath.Ext(path) != ".go" {
-			return nil
-		}
-		files++
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		for _, spec := range file.Imports {
-			imported, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				return err
-			}
-			if strings.HasPrefix(imported, "github.com/lestrrat-go/jwx") {
-				importers = append(importers, filepath.ToSlash(inside))
-			}
-		}
-		return nil
-	}))
-	assert.Greater(t, files, 10, "the walk found the repository")
-	assert.Equal(t, []string{"internal/jose/jose.go"}, slices.Compact(importers))
 }

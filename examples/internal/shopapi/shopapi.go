@@ -46,7 +46,7 @@ type Identity struct {
 }
 
 // Identify says whose token the claims come from.
-func Identify(claims *m2mauth.Claims) Identity {
+func Identify(claims m2mauth.Claims) Identity {
 	return Identity{
 		AppID:    claims.AppID(),
 		ClientID: claims.ClientID(),

@@ -65,7 +65,7 @@ type attack struct {
 
 // rules are those that attacks name, besides scopes.
 var rules = map[string]m2mauth.Rule{
-	"Machine()": m2mauth.Machine(), "User()": m2mauth.User(), `Client("billing")`: m2mauth.Client("billing"),
+	"MachineToken()": m2mauth.MachineToken(), "UserToken()": m2mauth.UserToken(), `ClientID("billing")`: m2mauth.ClientID("billing"),
 	`OrganizationHeader("X-Organization")`: m2mauth.OrganizationHeader("X-Organization"),
 }
 
@@ -86,11 +86,11 @@ type Request struct {
 
 // An Answer is what came of it. What an entry does not have stays zero.
 type Answer struct {
-	Claims *m2mauth.Claims // that the handler, or the caller, got
-	Err    error           // of the guard
-	Status int             // HTTP's, or that which the entry's own stands for
-	Code   string          // the error code, where it does not stand in a Body
-	Text   string          // what else the caller is told
+	Claims m2mauth.Claims // that the handler, or the caller, got
+	Err    error          // of the guard
+	Status int            // HTTP's, or that which the entry's own stands for
+	Code   string         // the error code, where it does not stand in a Body
+	Text   string         // what else the caller is told
 	Header http.Header
 	Body   []byte
 }
@@ -205,7 +205,7 @@ func (a attack) run(t *testing.T, entry Entry) {
 	if kind == "" {
 		assertAccepted(t, a.Attack, answer)
 	} else {
-		assertRefused(t, answer, kind, status, a.Error)
+		assertRefused(t, answer, kind, status, a.Error, a.Scopes)
 	}
 	assert.Contains(t, log.String(), logged)
 	assertQuiet(t, answer, log.String(), a.Authorization)
@@ -249,17 +249,17 @@ func (a attack) request(t *testing.T, guard *m2mauth.Guard) Request {
 func assertAccepted(t *testing.T, what string, answer Answer) {
 	t.Helper()
 	require.NoError(t, answer.Err, what)
-	require.NotNil(t, answer.Claims, "%s: %d %s", what, answer.Status, answer.Body)
+	require.False(t, answer.Claims.IsZero(), "%s: %d %s", what, answer.Status, answer.Body)
 	if answer.Status != 0 {
 		assert.Equal(t, http.StatusOK, answer.Status, what)
 	}
 }
 
 // assertRefused checks as much of an answer as the entry has.
-func assertRefused(t *testing.T, answer Answer, kind string, status int, code string) {
+func assertRefused(t *testing.T, answer Answer, kind string, status int, code string, scopes []string) {
 	t.Helper()
 	require.Contains(t, Kinds, kind)
-	assert.Nil(t, answer.Claims, "claims of a refused request")
+	assert.True(t, answer.Claims.IsZero(), "claims of a refused request")
 	assert.True(t, answer.Err != nil || answer.Status != 0, "refused somehow")
 	if answer.Err != nil {
 		for name, sentinel := range Kinds {
@@ -278,7 +278,7 @@ func assertRefused(t *testing.T, answer Answer, kind string, status int, code st
 		case "temporarily_unavailable":
 			assert.Empty(t, challenge)
 		case "unauthorized":
-			assert.Equal(t, `Bearer realm="`+audience+`"`, challenge)
+			assert.Equal(t, `Bearer realm="`+audience+`", scope="`+strings.Join(scopes, " ")+`"`, challenge)
 		default:
 			assert.Truef(t, strings.HasPrefix(challenge, `Bearer realm="`+audience+`", error="`+code+`"`), "%s", challenge)
 		}

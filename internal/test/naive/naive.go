@@ -397,7 +397,7 @@ type Rules struct {
 	Leeway       time.Duration
 	MaxLifetime  time.Duration // 0 = none
 
-	AllowOrganizations bool
+	InsecureAllowOrganizationTokens bool
 }
 
 // Claims are what an accepted token says.
@@ -485,7 +485,7 @@ func (r *Rules) header(h map[string]json.RawMessage) (alg string, accessToken bo
 	}
 	typ, present := String(h["typ"])
 	if present {
-		typ = lower(typ)
+		typ = Lower(typ)
 		typ = strings.TrimPrefix(typ, "application/")
 		if typ == "" {
 			return "", false, errors.New("an empty typ")
@@ -535,7 +535,7 @@ func (r *Rules) claims(p map[string]json.RawMessage, accessToken bool, now float
 	if c.Issuer != r.Issuer {
 		return nil, errors.New("another issuer")
 	}
-	if c.OrganizationID != "" && !r.AllowOrganizations {
+	if c.OrganizationID != "" && !r.InsecureAllowOrganizationTokens {
 		return nil, errors.New("an organization's token")
 	}
 	if _, present := p["cnf"]; present {
@@ -616,9 +616,9 @@ func (r *Rules) scopes(c *Claims, p map[string]json.RawMessage) error {
 	return nil
 }
 
-// lower has no word for letters outside ASCII, some of which strings.ToLower turns
+// Lower has no word for letters outside ASCII, some of which strings.ToLower turns
 // into those of ASCII.
-func lower(s string) string {
+func Lower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if i := strings.IndexRune("ABCDEFGHIJKLMNOPQRSTUVWXYZ", r); i >= 0 {
 			return rune("abcdefghijklmnopqrstuvwxyz"[i])

@@ -428,7 +428,7 @@ func (m *keysMachine) invariant(rt *rapid.T) {
 		// One may be due as another ends; a third needs a pause.
 		assert.GreaterOrEqual(rt, begins[i+2].Sub(begins[i]), firstPause, "the issuer is hammered")
 	}
-	k, s := m.known(), m.guard.Status()
+	k, s := m.known(), m.guard.Keys()
 	if k.underWay {
 		return
 	}

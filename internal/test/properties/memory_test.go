@@ -78,7 +78,7 @@ func (m *memoryMachine) refresh(rt *rapid.T) {
 
 // fresh sees to it that no refresh takes place while requests are made.
 func (m *memoryMachine) fresh(rt *rapid.T) {
-	if m.guard.Status().Age > memoryTTL/2 {
+	if m.guard.Keys().Age > memoryTTL/2 {
 		m.refresh(rt)
 	}
 }
@@ -236,7 +236,7 @@ func (m *memoryMachine) invariant(rt *rapid.T) {
 		if d.Remembered {
 			m.hits++
 		}
-		assert.False(rt, d.Err == nil && d.Claims == nil, "a decision for nobody")
+		assert.False(rt, d.Err == nil && d.Claims.IsZero(), "a decision for nobody")
 	}
 	m.looked = len(m.decisions)
 	s := m.guard.Stats()

@@ -70,11 +70,11 @@ func ask(ctx context.Context, guard *m2mauth.Guard, token string) (a answer) {
 	return a.of(claims, err)
 }
 
-func (a answer) of(claims *m2mauth.Claims, err error) answer {
+func (a answer) of(claims m2mauth.Claims, err error) answer {
 	a.end, a.err = time.Now(), err
 	var e *m2mauth.Error
 	switch {
-	case (claims == nil) == (err == nil):
+	case claims.IsZero() == (err == nil):
 		a.status = 0 // claims beside an error, or neither
 	case err == nil:
 		a.status = http.StatusOK

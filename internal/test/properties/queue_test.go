@@ -27,10 +27,12 @@ const (
 )
 
 // request is one of a source.
-type request struct{ source, token string }
+type request struct {
+	m2mauth.UnimplementedRequest
+	source, token string
+}
 
 func (r request) Header(string) []string  { return []string{"Bearer " + r.token} }
-func (request) PathValue(string) string   { return "" }
 func (r request) RemoteAddr() string      { return r.source }
 func sourceOf(r m2mauth.Request) string   { return r.RemoteAddr() }
 func sourceNumber(n int) (address string) { return fmt.Sprint("source ", n) }
@@ -47,7 +49,7 @@ type queueMachine struct {
 
 func newQueueMachine(rt *rapid.T) *queueMachine {
 	m := &queueMachine{issuer: newIssuer()}
-	m.guard = newGuard(rt, m.issuer, func(c *m2mauth.Config) { c.Source = sourceOf })
+	m.guard = newGuard(rt, m.issuer, func(c *m2mauth.Config) { c.QueueKey = sourceOf })
 	m.known = m.issuer.Token(audience)
 	_, err := m.guard.Verify(context.Background(), m.known)
 	require.NoError(rt, err)
@@ -60,7 +62,7 @@ func newQueueMachine(rt *rapid.T) *queueMachine {
 
 // flood sends requests of several sources at one moment.
 func (m *queueMachine) flood(rt *rapid.T) {
-	if m.guard.Status().Age > 5*time.Minute { // no refresh in between
+	if m.guard.Keys().Age > 5*time.Minute { // no refresh in between
 		time.Sleep(10 * time.Minute)
 		require.NoError(rt, m.guard.Warm(context.Background()))
 		m.known = m.issuer.Token(audience)
@@ -96,7 +98,7 @@ func (m *queueMachine) flood(rt *rapid.T) {
 			}
 			all = append(all, s)
 		}
-		all = append(all, &sent{request: request{sourceNumber(n), m.known}, good: true, known: true})
+		all = append(all, &sent{request: request{source: sourceNumber(n), token: m.known}, good: true, known: true})
 	}
 	before := m.guard.Stats()
 	var group sync.WaitGroup
@@ -150,7 +152,7 @@ func (m *queueMachine) flood(rt *rapid.T) {
 
 	// Nothing is left behind: all places are free again.
 	for range runtime.GOMAXPROCS(0) {
-		_, err := m.guard.CheckRequest(context.Background(), request{"another", m.issuer.Token(audience)}, m2mauth.AnyToken())
+		_, err := m.guard.CheckRequest(context.Background(), request{source: "another", token: m.issuer.Token(audience)}, m2mauth.AnyToken())
 		assert.NoError(rt, err)
 	}
 	assert.Equal(rt, after.Waited, m.guard.Stats().Waited, "waited, though nobody else is there")

@@ -1,7 +1,26 @@
-package m2mauthtest
+// Package adaptertest tests adapters: packages that put an [m2mauth.Guard] in front
+// of the handlers of a web framework. Its suite sends the same requests to every
+// adapter and expects the same answers, so that a guard protects as much behind one
+// framework as behind another:
+//
+//	func TestSuite(t *testing.T) {
+//		adaptertest.TestAdapter(t, adaptertest.Adapter[gin.HandlerFunc]{
+//			Package:      "ginauth",
+//			Require:      ginauth.Require,
+//			RequireAny:   ginauth.RequireAny,
+//			RequireRule:  ginauth.RequireRule,
+//			Authenticate: ginauth.Authenticate,
+//			Mount:        mount,
+//		})
+//	}
+//
+// It is for authors of adapters. Tests of an API need package
+// [github.com/m2mauth/m2mauth/m2mauthtest] alone.
+package adaptertest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +33,14 @@ import (
 	"time"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
+	"github.com/m2mauth/m2mauth/m2mauthtest/internal/inmemory"
 )
 
 // Adapter is what [TestAdapter] tests: how a framework, whose middlewares are of
 // type M, mounts a guard. For net/http it is
 //
-//	m2mauthtest.Adapter[func(http.Handler) http.Handler]{
+//	adaptertest.Adapter[func(http.Handler) http.Handler]{
 //		Package:      "m2mauth",
 //		Require:      (*m2mauth.Guard).Require,
 //		RequireAny:   (*m2mauth.Guard).RequireAny,
@@ -28,8 +49,8 @@ import (
 //		Mount:        mount,
 //	}
 type Adapter[M any] struct {
-	// Package is the adapter's package. Its panics at set-up begin with it and
-	// with the name of the function: "ginauth: Require: ".
+	// Package is the adapter's package. Panics at set-up begin with its name, or
+	// with that of m2mauth: "ginauth: ".
 	Package string
 
 	// Framework is the name under which the suite lists what the framework
@@ -52,7 +73,8 @@ type Adapter[M any] struct {
 	// must be told to answer 405, it is told so; and where it must be told to read
 	// header fields of 80 KiB in all.
 	//
-	// A framework that is not of net/http is put behind an http.Handler here.
+	// A framework that is not of net/http is put behind an http.Handler here, which
+	// hands on the request's RemoteAddr and TLS.
 	Mount func(groups []Group[M]) http.Handler
 }
 
@@ -72,13 +94,15 @@ type Route[M any] struct {
 	// Handle makes the answer: a status, and what is to be sent as JSON. It
 	// wants the request's context, and the accessor that is idiomatic in the
 	// framework: [m2mauth.FromContext] where there is no other.
-	Handle func(ctx context.Context, claims func() (*m2mauth.Claims, bool)) (status int, body any)
+	Handle func(ctx context.Context, claims func() (m2mauth.Claims, bool)) (status int, body any)
 }
 
 // ColonPath returns Path in the form /items/:id.
 func (r Route[M]) ColonPath() string {
-	return strings.NewReplacer("{", ":", "}", "").Replace(r.Path)
+	return colons(r.Path)
 }
+
+func colons(path string) string { return strings.NewReplacer("{", ":", "}", "").Replace(path) }
 
 // Difference is an answer that a framework forces to differ from net/http's. The
 // suite demands it in place of its own, or of the panic at set-up; where the row is
@@ -99,12 +123,18 @@ const (
 	rowPathValue    = "the organization in the path"
 	rowPathRule     = "a rule of the organization in the path"
 	rowPathAndScope = "a rule of the organization in the path and a scope"
+	rowPathValues   = "the path values"
+	rowGetPath      = "every part of a path under its name"
+	rowGroupPath    = "every part of a path, seen by a group's rule"
+	rowEmptyPart    = "an empty part in the middle of a path"
+	rowPattern      = "the pattern"
 )
 
 // differences are those of frameworks that the suite knows, by Adapter.Framework.
 var differences = map[string][]Difference{
 	"chi": {
 		{rowUnknownInner, http.StatusUnauthorized, "a router of chi's that is mounted at a prefix runs its middlewares before it looks for the route"},
+		{rowGroupPath, http.StatusForbidden, "as an unknown path"},
 	},
 	"echo": {
 		{rowOptions, http.StatusNoContent, "echo answers OPTIONS itself, with the methods that there are"},
@@ -112,6 +142,7 @@ var differences = map[string][]Difference{
 	},
 	"fiber": {
 		{rowUnknownInner, http.StatusUnauthorized, "the middlewares of a group of fiber's run for every path with its prefix"},
+		{rowGroupPath, http.StatusForbidden, "a middleware of fiber's sees the parameters of its own prefix alone"},
 	},
 	"echo v4": {
 		{rowOptions, http.StatusNoContent, "as echo"},
@@ -122,6 +153,11 @@ var differences = map[string][]Difference{
 		{rowPathValue, http.StatusForbidden, "echo v4 does not tell net/http the values of its path parameters"},
 		{rowPathRule, http.StatusForbidden, "as the path value alone"},
 		{rowPathAndScope, http.StatusForbidden, "as the path value alone"},
+		{rowPathValues, http.StatusForbidden, "as the path value alone"},
+		{rowGetPath, http.StatusForbidden, "as the path value alone"},
+		{rowGroupPath, http.StatusForbidden, "as the path value alone"},
+		{rowEmptyPart, http.StatusForbidden, "as the path value alone"},
+		{rowPattern, http.StatusForbidden, "echo v4 does not tell net/http its pattern"},
 	},
 }
 
@@ -159,6 +195,9 @@ func TestAdapter[M any](t *testing.T, adapter Adapter[M]) {
 			t.Parallel()
 			testRows(t, mount, forced)
 			testRules(t, mount, forced)
+			testRequests(t, mount, forced)
+			testPathValues(t, mount, forced)
+			testErrorHandlers(t, mount, forced)
 			testSituations(t, mount)
 		})
 	}
@@ -173,6 +212,15 @@ func differencesOf[M any](t *testing.T, adapter Adapter[M], calls []badCall[M]) 
 	}
 	for _, r := range ruleRows {
 		statuses[r.name] = http.StatusOK
+	}
+	for _, r := range requestRows {
+		statuses[r.name] = http.StatusOK
+	}
+	for _, r := range pathRows {
+		statuses[r.name] = http.StatusOK
+	}
+	for _, r := range errorHandlerRows {
+		statuses[r.name] = r.status
 	}
 	for _, m := range calls {
 		statuses[m.name] = 0
@@ -204,7 +252,7 @@ type mounter func(*m2mauth.Guard, *api) http.Handler
 
 // api is the API under test, with its issuer.
 type api struct {
-	issuer  *Issuer
+	issuer  *m2mauthtest.Issuer
 	handler http.Handler
 	reached atomic.Int64 // requests that a guarded handler has seen
 	meeting *meeting
@@ -212,9 +260,9 @@ type api struct {
 
 // newAPI makes an API. If change is not nil it may change the configuration, or
 // break the issuer.
-func newAPI(t *testing.T, mount mounter, change func(*Issuer, *m2mauth.Config)) *api {
+func newAPI(t *testing.T, mount mounter, change func(*m2mauthtest.Issuer, *m2mauth.Config)) *api {
 	t.Helper()
-	a := &api{issuer: NewIssuer(), meeting: newMeeting(meetingSize)}
+	a := &api{issuer: m2mauthtest.NewIssuer(), meeting: newMeeting(meetingSize)}
 	config := a.issuer.Config(suiteAudience)
 	config.Logger = slog.New(slog.DiscardHandler)
 	if change != nil {
@@ -238,6 +286,10 @@ func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M
 	for _, r := range ruleRows {
 		rules.Routes = append(rules.Routes, guarded("GET", r.path("{org}"), adapter.RequireRule(guard, r.rule)))
 	}
+	requests := Group[M]{Prefix: "/requests"}
+	for _, r := range requestRows {
+		requests.Routes = append(requests.Routes, guarded("PUT", r.path("{org}", "{item}"), adapter.RequireRule(guard, r.rule())))
+	}
 	return []Group[M]{
 		{Prefix: "/open", Routes: []Route[M]{
 			{Method: "GET", Path: "/public", Handle: handle},
@@ -253,7 +305,7 @@ func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M
 			guarded("GET", "/orgs/{org}/products", adapter.RequireRule(guard,
 				m2mauth.AllOf(m2mauth.OrganizationPath("org"), m2mauth.AllScopes("read:products")))),
 			guarded("GET", "/ask", adapter.RequireRule(guard, m2mauth.AnyOf(
-				m2mauth.AllOf(m2mauth.Machine(), m2mauth.Custom("ask", ask)), m2mauth.Claim("tier", "gold")))),
+				m2mauth.AllOf(m2mauth.MachineToken(), m2mauth.Custom("ask", ask)), m2mauth.HasClaim("tier", "gold")))),
 			guarded("GET", "/optional", adapter.RequireRule(guard, m2mauth.Optional(m2mauth.AllScopes("read:products")))),
 			guarded("GET", "/twice", reader, adapter.Require(guard, "write:products")),
 			{"GET", "/meeting", []M{reader}, a.handleMeeting},
@@ -264,11 +316,19 @@ func groupsOf[M any](adapter Adapter[M], guard *m2mauth.Guard, a *api) []Group[M
 			guarded("GET", "/read", reader),
 		}},
 		rules,
+		requests,
+		{Prefix: "/paths", Routes: []Route[M]{
+			guarded("GET", "/{org}/items/{item}", adapter.RequireRule(guard, pathRule)),
+			guarded("CONNECT", "/{org}/items/{item}", adapter.RequireRule(guard, pathRule)),
+		}},
+		{Prefix: "/grouped", Middlewares: []M{adapter.RequireRule(guard, pathRule)}, Routes: []Route[M]{
+			guarded("GET", "/{org}/items/{item}"),
+		}},
 	}
 }
 
 // ask is what a user's function may do, as the token's scopes have it.
-func ask(_ context.Context, claims *m2mauth.Claims, _ m2mauth.Request) error {
+func ask(_ context.Context, claims m2mauth.Claims, _ m2mauth.Request) error {
 	switch {
 	case claims.Scopes().Has("fail"):
 		return errors.New("the database is down")
@@ -286,31 +346,36 @@ type seen struct {
 	Accessor string `json:"accessor"` // what the accessor gave, compared with the context's claims
 }
 
-func handle(ctx context.Context, accessor func() (*m2mauth.Claims, bool)) (int, any) {
+func handle(ctx context.Context, accessor func() (m2mauth.Claims, bool)) (int, any) {
 	claims, ok := m2mauth.FromContext(ctx)
 	s := seen{OK: ok, Accessor: "the same"}
 	if ok {
 		s.AppID, s.Scopes = claims.AppID(), claims.Scopes().String()
 	}
-	if other, otherOK := accessor(); other != claims || otherOK != ok {
+	if other, otherOK := accessor(); !same(other, claims) || otherOK != ok {
 		s.Accessor = "something else"
 	}
 	return http.StatusOK, s
 }
 
-func (a *api) handleGuarded(ctx context.Context, accessor func() (*m2mauth.Claims, bool)) (int, any) {
+// same reports whether both are claims of one token, or none.
+func same(a, b m2mauth.Claims) bool {
+	return a.IsZero() == b.IsZero() && a.ID() == b.ID() && a.Issuer() == b.Issuer()
+}
+
+func (a *api) handleGuarded(ctx context.Context, accessor func() (m2mauth.Claims, bool)) (int, any) {
 	a.reached.Add(1)
 	return handle(ctx, accessor)
 }
 
 // handleMeeting looks for the claims when all requests have arrived.
-func (a *api) handleMeeting(ctx context.Context, accessor func() (*m2mauth.Claims, bool)) (int, any) {
+func (a *api) handleMeeting(ctx context.Context, accessor func() (m2mauth.Claims, bool)) (int, any) {
 	a.meeting.attend(ctx)
 	return handle(ctx, accessor)
 }
 
-func handlePanic(context.Context, func() (*m2mauth.Claims, bool)) (int, any) {
-	panic("m2mauthtest: this handler panics, and the framework recovers")
+func handlePanic(context.Context, func() (m2mauth.Claims, bool)) (int, any) {
+	panic("adaptertest: this handler panics, and the framework recovers")
 }
 
 // meeting holds its participants up until all are there.
@@ -363,26 +428,30 @@ func (a *api) send(t *testing.T, method, path string, header http.Header) answer
 }
 
 func (a *api) request(ctx context.Context, method, path string, header http.Header) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, method, "https://api.test"+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "https://"+suiteHost+path, nil)
 	if err != nil {
 		return nil, err
 	}
 	request.Header = header
-	return (&transport{origin: "https://api.test", handler: a.handler}).RoundTrip(request)
+	server := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS = &tls.ConnectionState{ServerName: suiteHost}
+		a.handler.ServeHTTP(w, r)
+	})
+	return (&inmemory.Transport{Origin: "https://" + suiteHost, Handler: server}).RoundTrip(request)
 }
 
-// badCall is a call that panics when routes are set up, in the name of the
-// function that was called.
+// badCall is a call that panics when routes are set up.
 type badCall[M any] struct {
 	name       string
-	call       string
+	mistake    string // that the panic names
 	middleware func() M
 }
 
 func badCallsOf[M any](t *testing.T, adapter Adapter[M]) (calls []badCall[M]) {
 	t.Helper()
+	mistake := "the Guard is nil or was not made by New"
 	add := func(name, call string, middleware func() M) {
-		calls = append(calls, badCall[M]{name + " in " + call, call, middleware})
+		calls = append(calls, badCall[M]{name + " in " + call, mistake, middleware})
 	}
 	for _, bad := range []struct {
 		name  string
@@ -397,31 +466,35 @@ func badCallsOf[M any](t *testing.T, adapter Adapter[M]) (calls []badCall[M]) {
 		add(bad.name, "Authenticate", func() M { return adapter.Authenticate(bad.guard) })
 	}
 
-	guard, err := m2mauth.New(NewIssuer().Config(suiteAudience))
+	guard, err := m2mauth.New(m2mauthtest.NewIssuer().Config(suiteAudience))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []struct {
-		name   string
-		scopes []string
+		name    string
+		mistake string
+		scopes  []string
 	}{
-		{"no scope", nil},
-		{"an empty scope", []string{"read:products", ""}},
-		{"two scopes in one", []string{"read:products write:products"}},
-		{"a scope with a tab", []string{"read:products\t"}},
+		{"no scope", "no scope given", nil},
+		{"an empty scope", `"" cannot be a scope`, []string{"read:products", ""}},
+		{"two scopes in one", `"read:products write:products" cannot be a scope`, []string{"read:products write:products"}},
+		{"a scope with a tab", `"read:products\t" cannot be a scope`, []string{"read:products\t"}},
 	} {
+		mistake = bad.mistake
 		add(bad.name, "Require", func() M { return adapter.Require(guard, bad.scopes...) })
 		add(bad.name, "RequireAny", func() M { return adapter.RequireAny(guard, bad.scopes...) })
 	}
-	organizations, err := m2mauth.New(NewIssuer().Config("urn:logto:organization:"))
+	organizations, err := m2mauth.New(m2mauthtest.NewIssuer().Config("urn:logto:organization:"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	mistake = "names no organization, and this Guard is for organization tokens"
 	const noOrganization = "no organization for a guard of organization tokens"
 	add(noOrganization, "Require", func() M { return adapter.Require(organizations, "read:invoices") })
 	add(noOrganization, "RequireAny", func() M { return adapter.RequireAny(organizations, "read:invoices") })
-	add(noOrganization, "RequireRule", func() M { return adapter.RequireRule(organizations, m2mauth.Machine()) })
+	add(noOrganization, "RequireRule", func() M { return adapter.RequireRule(organizations, m2mauth.MachineToken()) })
 	add(noOrganization, "Authenticate", func() M { return adapter.Authenticate(organizations) })
+	mistake = "the zero Rule lets nobody through"
 	add("the zero Rule", "RequireRule", func() M { return adapter.RequireRule(guard, m2mauth.Rule{}) })
 	return calls
 }
@@ -440,9 +513,9 @@ func testSetUp[M any](t *testing.T, adapter Adapter[M], calls []badCall[M], forc
 				return
 			}
 			defer func() {
-				got, want := fmt.Sprint(recover()), adapter.Package+": "+m.call+": "
-				if !strings.HasPrefix(got, want) {
-					t.Errorf("the panic %q does not begin with %q", got, want)
+				got := fmt.Sprint(recover())
+				if !strings.HasPrefix(got, adapter.Package+": ") && !strings.HasPrefix(got, "m2mauth: ") || !strings.Contains(got, m.mistake) {
+					t.Errorf("the panic %q does not begin with %s or m2mauth, or does not say: %s", got, adapter.Package, m.mistake)
 				}
 			}()
 			mount()

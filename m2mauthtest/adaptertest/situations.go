@@ -1,6 +1,7 @@
-package m2mauthtest
+package adaptertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
 // testSituations tests what is more than a request and its answer.
@@ -35,7 +37,7 @@ func testSituations(t *testing.T, mount mounter) {
 }
 
 func testIssuerDown(t *testing.T, mount mounter) {
-	a := newAPI(t, mount, func(i *Issuer, _ *m2mauth.Config) {
+	a := newAPI(t, mount, func(i *m2mauthtest.Issuer, _ *m2mauth.Config) {
 		i.Intercept(func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 		})
@@ -59,7 +61,7 @@ func (a *api) authorization(scopes ...string) http.Header {
 }
 
 func testErrorHandler(t *testing.T, mount mounter) {
-	a := newAPI(t, mount, func(_ *Issuer, c *m2mauth.Config) {
+	a := newAPI(t, mount, func(_ *m2mauthtest.Issuer, c *m2mauth.Config) {
 		c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, e *m2mauth.Error) {
 			w.Header().Set("Content-Type", "text/plain")
 			w.WriteHeader(http.StatusTeapot)
@@ -78,14 +80,46 @@ func testErrorHandler(t *testing.T, mount mounter) {
 }
 
 func testErrorHandlerWithoutBody(t *testing.T, mount mounter) {
-	a := newAPI(t, mount, func(_ *Issuer, c *m2mauth.Config) {
+	a := newAPI(t, mount, func(_ *m2mauthtest.Issuer, c *m2mauth.Config) {
 		c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, e *m2mauth.Error) { w.WriteHeader(e.Status) }
 	})
 	got := a.send(t, "GET", "/open/read", nil)
 	equal(t, "status", got.status, http.StatusUnauthorized)
 	equal(t, "requests in the handler", a.reached.Load(), 0)
 	equal(t, "body", string(got.body), "")
-	equal(t, "challenge", got.header.Get("WWW-Authenticate"), `Bearer realm="`+suiteAudience+`"`)
+	equal(t, "challenge", got.header.Get("WWW-Authenticate"), `Bearer realm="`+suiteAudience+`", scope="read:products"`)
+}
+
+// errorHandlerRows are what a Config.ErrorHandler may do to the answer of a request
+// without a token.
+var errorHandlerRows = []struct {
+	name    string
+	handler func(http.ResponseWriter)
+	status  int
+	body    string
+}{
+	{"an ErrorHandler that does nothing", func(http.ResponseWriter) {}, 401, ""},
+	{"an ErrorHandler that writes a body", func(w http.ResponseWriter) { _, _ = io.WriteString(w, "no") }, 401, "no"},
+	{"an ErrorHandler that writes 200 and a body", func(w http.ResponseWriter) { w.WriteHeader(200); _, _ = io.WriteString(w, "no") }, 401, "no"},
+	{"an ErrorHandler that writes a hint and a body", func(w http.ResponseWriter) { w.WriteHeader(103); _, _ = io.WriteString(w, "no") }, 401, "no"},
+	{"an ErrorHandler that writes a status", func(w http.ResponseWriter) { w.WriteHeader(404) }, 404, ""},
+	{"an ErrorHandler that flushes and writes a body", func(w http.ResponseWriter) { w.(http.Flusher).Flush(); _, _ = io.WriteString(w, "no") }, 401, "no"},
+}
+
+// testErrorHandlers holds that a refusal is no success, whatever Config.ErrorHandler does.
+func testErrorHandlers(t *testing.T, mount mounter, forced map[string]Difference) {
+	for _, test := range errorHandlerRows {
+		t.Run(test.name, func(t *testing.T) {
+			a := newAPI(t, mount, func(_ *m2mauthtest.Issuer, c *m2mauth.Config) {
+				c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ *m2mauth.Error) { test.handler(w) }
+			})
+			got := a.send(t, "GET", "/open/whoami", nil)
+			equal(t, "status", got.status, cmp.Or(forced[test.name].Status, test.status))
+			equal(t, "requests in the handler", a.reached.Load(), 0)
+			equal(t, "body", string(got.body), test.body)
+			equal(t, "challenges", len(got.header.Values("WWW-Authenticate")), 1)
+		})
+	}
 }
 
 func testPreflight(t *testing.T, mount mounter) {
@@ -129,7 +163,7 @@ func testPanic(t *testing.T, mount mounter) {
 func testCanceled(t *testing.T, mount mounter) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	a := newAPI(t, mount, func(i *Issuer, c *m2mauth.Config) {
+	a := newAPI(t, mount, func(i *m2mauthtest.Issuer, c *m2mauth.Config) {
 		i.Intercept(func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				cancel() // the caller goes while the guard waits for this answer
@@ -165,7 +199,7 @@ func testCanceled(t *testing.T, mount mounter) {
 // testLargeTokens needs a server that reads such fields. What is wrong with a longer
 // token is for the guard to say.
 func testLargeTokens(t *testing.T, mount mounter) {
-	a := newAPI(t, mount, func(_ *Issuer, c *m2mauth.Config) { c.MaxTokenBytes = 64 << 10 })
+	a := newAPI(t, mount, func(_ *m2mauthtest.Issuer, c *m2mauth.Config) { c.MaxTokenBytes = 64 << 10 })
 	for _, size := range []struct{ filler, status int }{{9 << 10, 200}, {47 << 10, 200}, {49 << 10, 400}} { // a third more in base64url
 		token := claiming("filler", strings.Repeat("x", size.filler))(a.issuer)
 		got := a.send(t, "GET", "/open/read", http.Header{"Authorization": token})
@@ -183,7 +217,7 @@ func testParallel(t *testing.T, mount mounter) {
 	for n := range meetingSize {
 		app := fmt.Sprintf("app-%03d", n)
 		scopes := []string{"read:products", "scope-of-" + app}
-		token := a.issuer.Sign(Token{AppID: app, Audience: suiteAudience, Scopes: scopes})
+		token := a.issuer.Sign(m2mauthtest.Token{AppID: app, Audience: suiteAudience, Scopes: scopes})
 		group.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()

@@ -1,4 +1,4 @@
-package m2mauth
+package strictjson
 
 import (
 	"encoding/json"
@@ -16,14 +16,14 @@ import (
 	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
-// member is what readObject found; the value is a part of the document.
+// member is what Object found; the value is a part of the document.
 type member struct {
 	name  string
 	value jsontext.Value
 }
 
 func membersOf(data []byte, opts ...jsontext.Options) (list []member, err error) {
-	err = readObject(data, func(name []byte, value jsontext.Value) error {
+	err = Object(data, func(name []byte, value jsontext.Value) error {
 		list = append(list, member{string(name), value})
 		return nil
 	}, opts...)
@@ -31,14 +31,14 @@ func membersOf(data []byte, opts ...jsontext.Options) (list []member, err error)
 }
 
 func elementsOf(data []byte) (list []jsontext.Value, err error) {
-	err = readArray(data, func(value jsontext.Value) error {
+	err = Array(data, func(value jsontext.Value) error {
 		list = append(list, value)
 		return nil
 	})
 	return list, err
 }
 
-func TestReadObjectIsStrict(t *testing.T) {
+func TestObjectIsStrict(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, data string
@@ -121,7 +121,7 @@ func TestReadObjectIsStrict(t *testing.T) {
 	}
 }
 
-func TestReadArrayIsStrict(t *testing.T) {
+func TestArrayIsStrict(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, data string
@@ -169,7 +169,7 @@ func assertAsEncodingJSON(t *testing.T, data []byte) {
 	for _, m := range list {
 		require.Contains(t, other, m.name, "%q", data)
 		assert.Equal(t, string(other[m.name]), string(m.value), "%q", data)
-		if s, ok := stringOf(m.value); ok {
+		if s, ok := String(m.value); ok {
 			var same string
 			require.NoError(t, json.Unmarshal(m.value, &same))
 			assert.Equal(t, same, s, "%q", data)
@@ -197,7 +197,7 @@ func assertAsJSONText(t *testing.T, data []byte) {
 	for _, m := range list {
 		assert.Equal(t, string(members[m.name]), string(m.value))
 		want, isStrings := naive.Strings(json.RawMessage(m.value))
-		found, ok := stringsOf(m.value)
+		found, ok := Strings(m.value)
 		assert.Equal(t, isStrings, ok, "%q", m.value)
 		if ok {
 			assert.Equal(t, want, found, "%q", m.value)
@@ -213,7 +213,7 @@ var jsonSeeds = []string{
 
 // Thousands of documents of which some are just right: those that we accept,
 // encoding/json reads as we do.
-func TestReadObjectAcceptsNothingThatEncodingJSONRefuses(t *testing.T) {
+func TestObjectAcceptsNothingThatEncodingJSONRefuses(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	pieces := []string{`{`, `}`, `[`, `]`, `"`, `\`, `,`, `:`, ` `, "\n", `0`, `1`, `-`, `.`, `e`, `a`, `u`, `null`, `"a":`, `\ud800`, "\xff", "\x00", `{"a":1}`, `,"b":[]`}
@@ -233,7 +233,7 @@ func TestReadObjectAcceptsNothingThatEncodingJSONRefuses(t *testing.T) {
 	assert.Greater(t, accepted, 500, "too few documents are good ones for this to say much")
 }
 
-func FuzzReadObject(f *testing.F) {
+func FuzzObject(f *testing.F) {
 	for _, seed := range jsonSeeds {
 		f.Add([]byte(seed))
 	}
@@ -323,8 +323,8 @@ func TestValuesOutliveTheirReader(t *testing.T) {
 func TestReadersNest(t *testing.T) {
 	t.Parallel()
 	var found []string
-	err := readObject([]byte(`{"aud":["a","b"],"other":["c"]}`), func(_ []byte, value jsontext.Value) error {
-		list, ok := stringsOf(value)
+	err := Object([]byte(`{"aud":["a","b"],"other":["c"]}`), func(_ []byte, value jsontext.Value) error {
+		list, ok := Strings(value)
 		assert.True(t, ok)
 		found = append(found, list...)
 		return nil
@@ -337,7 +337,7 @@ func TestTheReadersErrorStopsTheReading(t *testing.T) {
 	t.Parallel()
 	stop := errors.New("stop")
 	calls := 0
-	err := readObject([]byte(`{"a":1,"b":2}`), func([]byte, jsontext.Value) error { calls++; return stop })
+	err := Object([]byte(`{"a":1,"b":2}`), func([]byte, jsontext.Value) error { calls++; return stop })
 	assert.ErrorIs(t, err, stop)
 	assert.Equal(t, 1, calls)
 	list, err := membersOf([]byte(`{"c":3}`))
@@ -347,16 +347,16 @@ func TestTheReadersErrorStopsTheReading(t *testing.T) {
 
 func TestLenientReading(t *testing.T) {
 	t.Parallel()
-	list, err := membersOf([]byte("{\"a\":1,\"a\":{\"b\":1,\"b\":2},\"c\":\"\xff\"}"), lenient...)
+	list, err := membersOf([]byte("{\"a\":1,\"a\":{\"b\":1,\"b\":2},\"c\":\"\xff\"}"), Lenient...)
 	require.NoError(t, err)
 	assert.Len(t, list, 3)
 	_, err = membersOf([]byte(`{"a":1,"a":2}`))
 	assert.Error(t, err, "the next reader is strict again")
-	_, err = membersOf([]byte(`{"a":1} x`), lenient...)
+	_, err = membersOf([]byte(`{"a":1} x`), Lenient...)
 	assert.Error(t, err)
 }
 
-func TestStringsOf(t *testing.T) {
+func TestStrings(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		data string
@@ -371,51 +371,15 @@ func TestStringsOf(t *testing.T) {
 		{`"a"`, []string{"a"}, true},
 		{`null`, nil, false},
 	} {
-		list, ok := stringsOf(jsontext.Value(test.data))
+		list, ok := Strings(jsontext.Value(test.data))
 		assert.Equal(t, test.ok, ok, test.data)
 		if ok {
 			assert.Equal(t, test.want, list, test.data)
 		}
 	}
 	for _, data := range []string{`null`, `1`, `["a"]`, `{}`, `true`} {
-		_, ok := stringOf(jsontext.Value(data))
+		_, ok := String(jsontext.Value(data))
 		assert.False(t, ok, data)
-	}
-}
-
-func TestNumericDate(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		data string
-		want float64 // seconds; -1: refused
-	}{
-		{`0`, 0},
-		{`1`, 1},
-		{`1516239022`, 1516239022},
-		{`1516239022.5`, 1516239022.5},
-		{`1.516239022e9`, 1516239022},
-		{`15162390220E-1`, 1516239022},
-		{`1e-400`, 0},
-		{`253402300799`, 253402300799},
-		{`253402300799.5`, 253402300799.5},
-		{`253402300800`, -1},
-		{`1e12`, -1},
-		{`1e400`, -1},
-		{`9223372036854775808`, -1},
-		{`-1`, -1},
-		{`-0`, -1},
-		{`-1e-400`, -1},
-		{`"1516239022"`, -1},
-		{`null`, -1},
-		{`true`, -1},
-		{`[1516239022]`, -1},
-		{`{}`, -1},
-	} {
-		at, ok := numericDate(jsontext.Value(test.data))
-		assert.Equal(t, test.want >= 0, ok, test.data)
-		if ok {
-			assert.InDelta(t, test.want, float64(at.UnixMilli())/1000, 0.001, test.data)
-		}
 	}
 }
 

@@ -1,9 +1,8 @@
-package m2mauth
+package admission
 
 import (
 	"container/heap"
 	"container/list"
-	"errors"
 	"net/netip"
 )
 
@@ -33,24 +32,28 @@ type queue struct {
 
 // waiter is in a queue. What is not the queue's is set before it enters.
 type waiter struct {
-	done chan struct{} // closed once nothing is waited for
+	done  chan struct{} // closed once nothing is waited for
+	state waiterState
 
-	source    *queue // nil once it is in no queue
-	turn      *list.Element
-	places    int
-	displaced bool // by one of a shorter queue
+	source *queue
+	turn   *list.Element
+	places int
 
 	check    func() // what a gate runs
 	panicked any    // what check panicked with
 }
 
-func newWaiter(check func()) *waiter { return &waiter{check: check, done: make(chan struct{})} }
+type waiterState int
 
-// Why a queue takes no more.
-var (
-	errOverShare = errors.New("its source or network has its share of the queue")
-	errFull      = errors.New("too many sources wait")
+const (
+	entering  waiterState = iota
+	waiting               // the only state in which it is in a queue
+	called                // its turn has come
+	displaced             // by one of a shorter queue
+	left                  // of its own accord
 )
+
+func newWaiter(check func()) *waiter { return &waiter{check: check, done: make(chan struct{})} }
 
 // newQueue makes a queue of so many places. A waiter that keeps up to unit bytes
 // takes one of them, and one that keeps more takes more.
@@ -65,15 +68,15 @@ func (q *queue) enter(w *waiter, source string, bytes int) error {
 	names := []string{networkOf(source), source}
 	if !q.makeRoom(w.places, 0, names) {
 		if q.inside[names[0]] != nil {
-			return errOverShare
+			return ErrOverShare
 		}
-		return errFull
+		return ErrFull
 	}
 	at := q
 	for _, name := range names {
 		at = at.child(name)
 	}
-	w.source, w.turn = at, at.turns.PushBack(w)
+	w.state, w.source, w.turn = waiting, at, at.turns.PushBack(w)
 	at.count(1, w.places)
 	return nil
 }
@@ -92,7 +95,7 @@ func (q *queue) makeRoom(places, lacking int, names []string) bool {
 	if own != nil {
 		taken = own.taken
 	}
-	if lacking > 0 && taken+places <= q.longest[0].taken-lacking {
+	if lacking > 0 && len(q.longest) > 0 && taken+places <= q.longest[0].taken-lacking {
 		q.longest[0].displace(lacking)
 		return true
 	}
@@ -123,8 +126,7 @@ func (q *queue) displace(places int) {
 		}
 		w := at.turns.Back().Value.(*waiter)
 		places -= w.places
-		w.displaced = true
-		w.leave()
+		w.leave(displaced)
 		close(w.done)
 	}
 }
@@ -141,18 +143,18 @@ func (q *queue) next() *waiter {
 		at = front.Value.(*queue)
 	}
 	w := at.turns.Front().Value.(*waiter)
-	w.leave()
+	w.leave(called)
 	return w
 }
 
 // leave takes w out of its queue, and reports whether it was in one.
-func (w *waiter) leave() bool {
-	if w.source == nil {
+func (w *waiter) leave(to waiterState) bool {
+	if w.state != waiting {
 		return false
 	}
 	w.source.turns.Remove(w.turn)
 	w.source.count(-1, -w.places)
-	w.source = nil
+	w.state = to
 	return true
 }
 

@@ -1,4 +1,4 @@
-package m2mauthtest_test
+package adaptertest_test
 
 import (
 	"encoding/json"
@@ -7,14 +7,14 @@ import (
 	"testing"
 
 	"github.com/m2mauth/m2mauth"
-	"github.com/m2mauth/m2mauth/m2mauthtest"
+	"github.com/m2mauth/m2mauth/m2mauthtest/adaptertest"
 )
 
 type middleware = func(http.Handler) http.Handler
 
 func TestNetHTTP(t *testing.T) {
 	t.Parallel()
-	m2mauthtest.TestAdapter(t, m2mauthtest.Adapter[middleware]{
+	adaptertest.TestAdapter(t, adaptertest.Adapter[middleware]{
 		Package:      "m2mauth",
 		Require:      (*m2mauth.Guard).Require,
 		RequireAny:   (*m2mauth.Guard).RequireAny,
@@ -24,12 +24,12 @@ func TestNetHTTP(t *testing.T) {
 	})
 }
 
-func mount(groups []m2mauthtest.Group[middleware]) http.Handler {
+func mount(groups []adaptertest.Group[middleware]) http.Handler {
 	mux := http.NewServeMux()
 	for _, group := range groups {
 		for _, route := range group.Routes {
 			var handler http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				status, body := route.Handle(r.Context(), func() (*m2mauth.Claims, bool) { return m2mauth.FromContext(r.Context()) })
+				status, body := route.Handle(r.Context(), func() (m2mauth.Claims, bool) { return m2mauth.FromContext(r.Context()) })
 				w.Header().Set("Content-Type", "application/json")
 				w.WriteHeader(status)
 				_ = json.NewEncoder(w).Encode(body)

@@ -1,4 +1,4 @@
-package m2mauthtest
+package adaptertest
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
 // ruleTokens are the columns of ruleRows: who asks.
@@ -30,7 +31,7 @@ var ruleTokens = []struct {
 	{"a user of globex with the scope", user("globex", "read:products")},
 	{"a user of globex", user("globex")},
 
-	{"another machine with more scopes", bearer(Token{AppID: "other", Scopes: []string{"write:products", "read:products"}, Claims: map[string]any{"tier": 1}})},
+	{"another machine with more scopes", bearer(m2mauthtest.Token{AppID: "other", Scopes: []string{"write:products", "read:products"}, Claims: map[string]any{"tier": 1}})},
 	{"nobody", fields()},
 }
 
@@ -40,7 +41,7 @@ type ruleRow struct {
 	name         string // in the path with a - for each space; of an optional rule it holds "optional"
 	rule         m2mauth.Rule
 	organization []string // the fields X-Organization of the requests
-	scope        string   // of the challenge where a scope is missing
+	scope        string   // of the challenge where a scope or the token is missing
 	want         string   // a key of fates for each token: of no organization; acme; globex; the other machine; nobody
 }
 
@@ -54,8 +55,8 @@ var fates = map[rune]struct {
 	code   string
 }{
 	'.': {http.StatusOK, ""},
-	'u': {http.StatusUnauthorized, "unauthorized"},
-	's': {http.StatusForbidden, "insufficient_scope"}, // and the challenge names ruleRow.scope
+	'u': {http.StatusUnauthorized, "unauthorized"},    // and the challenge names ruleRow.scope
+	's': {http.StatusForbidden, "insufficient_scope"}, // likewise
 	'f': {http.StatusForbidden, "insufficient_scope"}, // for all else
 	'e': {http.StatusInternalServerError, "server_error"},
 }
@@ -72,7 +73,7 @@ var ruleRows = func() []ruleRow {
 		return values[len(values)-1]
 	})
 	custom := func(err error) m2mauth.Rule {
-		return m2mauth.Custom("ask", func(context.Context, *m2mauth.Claims, m2mauth.Request) error { return err })
+		return m2mauth.Custom("ask", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return err })
 	}
 	deny, fail := custom(m2mauth.Deny("not today")), custom(errors.New("the database is down"))
 	acme := []string{"acme"}
@@ -80,13 +81,13 @@ var ruleRows = func() []ruleRow {
 		{"any token", m2mauth.AnyToken(), acme, "", ".... ffff ffff . u"},
 		{"a scope", read, acme, "read:products", ".s.s ffff ffff . u"},
 		{"all of two scopes", m2mauth.AllScopes("read:products", "write:products"), acme, "read:products write:products", "ssss ffff ffff . u"},
-		{"any of two scopes", m2mauth.AnyScope("read:orders", "read:products"), acme, "read:orders read:products", ".s.s ffff ffff . u"},
-		{"a machine", m2mauth.Machine(), acme, "", "..ff ffff ffff . u"},
-		{"a user", m2mauth.User(), acme, "", "ff.. ffff ffff f u"},
-		{"a client", m2mauth.Client("app"), acme, "", "..ff ffff ffff f u"},
-		{"one of two clients", m2mauth.Client("web", "other"), acme, "", "ff.. ffff ffff . u"},
-		{"a claim", m2mauth.Claim("tier", "gold"), acme, "", "..ff ffff ffff f u"},
-		{"a claim in an array", m2mauth.Claim("tier", "platinum", "silver"), acme, "", "ff.. ffff ffff f u"},
+		{"any of two scopes", m2mauth.AnyScope("read:orders", "read:products"), acme, "read:orders", ".s.s ffff ffff . u"},
+		{"a machine", m2mauth.MachineToken(), acme, "", "..ff ffff ffff . u"},
+		{"a user", m2mauth.UserToken(), acme, "", "ff.. ffff ffff f u"},
+		{"a client", m2mauth.ClientID("app"), acme, "", "..ff ffff ffff f u"},
+		{"one of two clients", m2mauth.ClientID("web", "other"), acme, "", "ff.. ffff ffff . u"},
+		{"a claim", m2mauth.HasClaim("tier", "gold"), acme, "", "..ff ffff ffff f u"},
+		{"a claim in an array", m2mauth.HasClaim("tier", "platinum", "silver"), acme, "", "ff.. ffff ffff f u"},
 		{"a function that says yes", custom(nil), acme, "", ".... ffff ffff . u"},
 		{"a function that says no", deny, acme, "", "ffff ffff ffff f u"},
 		{"a function that fails", fail, acme, "", "eeee ffff ffff e u"},
@@ -104,12 +105,12 @@ var ruleRows = func() []ruleRow {
 
 		{"the organization and a scope", all(header, read), acme, "read:products", "fsfs .s.s fsfs f u"},
 		{"the organization or any token", some(m2mauth.AnyToken(), header), acme, "", ".... .... ffff . u"},
-		{"the organization with a scope or a machine", some(all(header, read), m2mauth.Machine()), acme, "read:products", "..fs .f.s fffs . u"},
+		{"the organization with a scope or a machine", some(all(header, read), m2mauth.MachineToken()), acme, "read:products", "..fs .f.s fffs . u"},
 		{"the organization and a function that says no", all(header, deny), acme, "", "ffff ffff ffff f u"},
 		{"the organization and a function that fails", all(header, fail), acme, "", "ffff eeee ffff f u"},
-		{"a machine with a scope", all(m2mauth.Machine(), read), acme, "read:products", ".sfs ffff ffff . u"},
-		{"a scope for machines and another for users", some(all(m2mauth.Machine(), write), all(m2mauth.User(), read)), acme, "write:products read:products", "ss.s ffff ffff . u"},
-		{"a scope or a function that fails", some(read, fail), acme, "", ".e.e ffff ffff . u"},
+		{"a machine with a scope", all(m2mauth.MachineToken(), read), acme, "read:products", ".sfs ffff ffff . u"},
+		{"a scope for machines and another for users", some(all(m2mauth.MachineToken(), write), all(m2mauth.UserToken(), read)), acme, "write:products", "ss.s ffff ffff . u"},
+		{"a scope or a function that fails", some(read, fail), acme, "read:products", ".e.e ffff ffff . u"},
 
 		{"an optional scope", m2mauth.Optional(read), acme, "read:products", ".s.s ffff ffff . ."},
 		{"an optional organization with a scope", m2mauth.Optional(all(header, read)), acme, "read:products", "fsfs .s.s fsfs f ."},
@@ -136,7 +137,7 @@ func testRules(t *testing.T, mount mounter, forced map[string]Difference) {
 					switch want[i] {
 					case '.':
 						difference = forced[test.name]
-					case 's':
+					case 's', 'u':
 						r.scope = test.scope
 					}
 					a.ask(t, r, http.Header{"X-Organization": test.organization}, difference)

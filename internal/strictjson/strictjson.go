@@ -1,4 +1,15 @@
-package m2mauth
+// Package strictjson reads one JSON object or array so that no other reader can read
+// it differently. It takes what RFC 8259 allows, in UTF-8 and with nothing but white
+// space around the value, but refuses:
+//
+//   - a member name that occurs twice in one object, at any depth
+//   - half a surrogate pair
+//   - arrays and objects nested more than 32 deep
+//
+// Names are compared byte by byte once their escapes are undone. The guard reads the
+// headers and claims of tokens with it, and issuers' documents with [Lenient], whose
+// parts it then reads strictly. The package does not know what the JSON is about.
+package strictjson
 
 import (
 	"bytes"
@@ -20,9 +31,9 @@ var (
 	errTrailing  = errors.New("something follows the JSON value")
 )
 
-// lenient is for documents whose parts are read strictly one by one, so that a
+// Lenient is for documents whose parts are read strictly one by one, so that a
 // part with doubled members does not spoil the others.
-var lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+var Lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
 type jsonReader struct {
 	buf bytes.Buffer
@@ -31,11 +42,11 @@ type jsonReader struct {
 
 var jsonReaders = sync.Pool{New: func() any { return new(jsonReader) }}
 
-// readObject calls f for each member of the one JSON object that data holds,
+// Object calls f for each member of the one JSON object that data holds,
 // with the unquoted name and the value's bytes (parts of data). It refuses what
 // two readers could read in two ways: doubled members at any depth, names or
 // strings that are not UTF-8, anything but white space after the object.
-func readObject(data []byte, f func(name []byte, value jsontext.Value) error, opts ...jsontext.Options) error {
+func Object(data []byte, f func(name []byte, value jsontext.Value) error, opts ...jsontext.Options) error {
 	return readJSON(data, '{', errNotObject, opts, func(r *jsonReader) error {
 		name, err := r.next(data)
 		if err != nil {
@@ -49,8 +60,8 @@ func readObject(data []byte, f func(name []byte, value jsontext.Value) error, op
 	})
 }
 
-// readArray is readObject for the elements of an array.
-func readArray(data []byte, f func(value jsontext.Value) error, opts ...jsontext.Options) error {
+// Array is [Object] for the elements of an array.
+func Array(data []byte, f func(value jsontext.Value) error, opts ...jsontext.Options) error {
 	return readJSON(data, '[', errNotArray, opts, func(r *jsonReader) error {
 		value, err := r.next(data)
 		if err != nil {
@@ -143,22 +154,22 @@ func unquoted(v jsontext.Value) []byte {
 	return s
 }
 
-// stringOf returns the string that v is; ok is false for any other JSON value.
-func stringOf(v jsontext.Value) (s string, ok bool) {
+// String returns the string that v is; ok is false for any other JSON value.
+func String(v jsontext.Value) (s string, ok bool) {
 	if v.Kind() != '"' {
 		return "", false
 	}
 	return string(unquoted(v)), true
 }
 
-// stringsOf returns the strings of an array that holds nothing else, or a string
+// Strings returns the strings of an array that holds nothing else, or a string
 // as the only one.
-func stringsOf(v jsontext.Value) (list []string, ok bool) {
-	if s, ok := stringOf(v); ok {
+func Strings(v jsontext.Value) (list []string, ok bool) {
+	if s, ok := String(v); ok {
 		return []string{s}, true
 	}
-	err := readArray(v, func(element jsontext.Value) error {
-		s, ok := stringOf(element)
+	err := Array(v, func(element jsontext.Value) error {
+		s, ok := String(element)
 		if !ok {
 			return errNotArray
 		}

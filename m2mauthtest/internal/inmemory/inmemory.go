@@ -1,4 +1,5 @@
-package m2mauthtest
+// Package inmemory is a network in memory, from an HTTP client to one handler.
+package inmemory
 
 import (
 	"context"
@@ -12,14 +13,14 @@ import (
 	"sync"
 )
 
-// transport is an [http.RoundTripper] that calls a handler in place of the
+// Transport is an [http.RoundTripper] that calls a handler in place of the
 // network. Each request has a goroutine, which ends when the handler returns.
 //
 // All waiting is on channels made for the request, so that inside a bubble of
 // testing/synctest time goes on while a handler hangs.
-type transport struct {
-	origin  string // the only one that it reaches
-	handler http.Handler
+type Transport struct {
+	Origin  string // the only one that it reaches: scheme and authority, no slash
+	Handler http.Handler
 }
 
 // RoundTrip returns the response as soon as the handler has written its header
@@ -28,7 +29,7 @@ type transport struct {
 //
 // A handler that panics breaks the response off: RoundTrip fails or, if it has
 // returned, the reading of the body does.
-func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	sent := req.Body
 	if sent == nil {
 		sent = http.NoBody
@@ -65,7 +66,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			closeSent()
 			hangUp()
 		}()
-		t.handler.ServeHTTP(w, serverRequest(ctx, req, sent))
+		t.Handler.ServeHTTP(w, serverRequest(ctx, req, sent))
 		err = nil // no panic and no runtime.Goexit
 	}()
 
@@ -83,7 +84,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // dial fails for what the transport does not reach as for an unknown host.
-func (t *transport) dial(req *http.Request) error {
+func (t *Transport) dial(req *http.Request) error {
 	if req.Context().Err() != nil {
 		return context.Cause(req.Context())
 	}
@@ -91,7 +92,7 @@ func (t *transport) dial(req *http.Request) error {
 	if req.URL.Scheme == "https" {
 		host = strings.TrimSuffix(host, ":443")
 	}
-	if req.URL.Scheme+"://"+host == t.origin {
+	if req.URL.Scheme+"://"+host == t.Origin {
 		return nil
 	}
 	return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{

@@ -1,8 +1,7 @@
-package m2mauth
+package admission
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -36,11 +35,11 @@ func TestFloodsTakeNextToNothingFromOthers(t *testing.T) {
 					g := newGate()
 					g.places = func() int { return 1 }
 					ask := func(source string, answered *[3]atomic.Int64) {
-						e := g.do(t.Context(), source, 600, time.Now().Add(maxQueueTime), func() { time.Sleep(time.Millisecond) })
-						switch {
-						case e == nil:
+						err := g.do(t.Context(), source, 600, time.Now().Add(maxQueueTime), func() { time.Sleep(time.Millisecond) })
+						switch err {
+						case nil:
 							answered[0].Add(1)
-						case errors.Is(e, ErrBusy):
+						case ErrOverShare:
 							answered[1].Add(1)
 						default:
 							answered[2].Add(1)
@@ -76,7 +75,7 @@ func TestTheNewestOfTheLongestQueueMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := fullGate()
 		g.queue = newQueue(10, queuedBytes)
-		answers := map[string][]<-chan *Error{}
+		answers := map[string][]<-chan error{}
 		ask := func(source string) { answers[source] = append(answers[source], queueUp(t.Context(), g, source)) }
 		for _, source := range []string{"a", "a", "a", "a", "b", "b", "b", "b", "b", "c"} {
 			ask(source)
@@ -84,9 +83,7 @@ func TestTheNewestOfTheLongestQueueMakesRoom(t *testing.T) {
 		displaced := func(source string, i int) {
 			t.Helper()
 			require.Len(t, answers[source][i], 1)
-			e := <-answers[source][i]
-			require.ErrorIs(t, e, ErrBusy)
-			assert.Equal(t, time.Second, e.RetryAfter)
+			require.Equal(t, ErrOverShare, <-answers[source][i])
 		}
 		ask("d")
 		displaced("b", 4) // 4 4 1 1
@@ -106,7 +103,7 @@ func TestTheNewestOfTheLongestQueueMakesRoom(t *testing.T) {
 		}
 		assert.Equal(t, 1, refused)
 		assert.Equal(t, 10, g.queue.taken)
-		assert.EqualValues(t, 5, g.refused)
+		assert.EqualValues(t, 5, g.refused.Load())
 		for range 11 {
 			g.leave()
 		}
@@ -124,17 +121,18 @@ func TestATokenTakesPlacesByItsBytes(t *testing.T) {
 		assert.Equal(t, test.places, q.taken-before)
 	}
 	require.NoError(t, enter("a", 25_000))
-	assert.Equal(t, errOverShare, enter("a", 1), "half of the places")
+	assert.Equal(t, ErrOverShare, enter("a", 1), "half of the places")
 	for range 5 {
 		require.NoError(t, enter("b", 10_000))
 	}
 	require.NoError(t, enter("c", 9_000), "which displaces what has as much at least")
 	assert.LessOrEqual(t, q.taken, 100)
 	assert.Equal(t, 9, q.inside["c"].taken)
-	assert.Equal(t, errFull, enter("d", 64_000), "no queue has so many places to give")
+	assert.Equal(t, ErrFull, enter("d", 64_000), "no queue has so many places to give")
 	for range 7 {
 		q.next()
 	}
+	assert.Equal(t, ErrFull, newQueue(100, 1000).enter(newWaiter(nil), "a", 100_001), "nor has an empty one")
 	for q.next() != nil {
 	}
 	assertNobodyWaits(t, q)
@@ -153,7 +151,7 @@ func TestNetworkOfASource(t *testing.T) {
 		"::ffff:192.0.2.1":   "::ffff:192.0.2.1",
 		"client.example":     "client.example",
 		"":                   "",
-		noRequest:            noRequest,
+		"\x00":               "\x00",
 	} {
 		assert.Equal(t, want, networkOf(source), source)
 	}
@@ -200,7 +198,7 @@ func TestA64HasItsShareOfItsNetwork(t *testing.T) {
 	for i := range 50 {
 		require.NoError(t, q.enter(newWaiter(nil), []string{"2001:db8:1:1::/64", "2001:db8:1:2::/64"}[i/40], 1))
 	}
-	assert.Equal(t, errOverShare, q.enter(newWaiter(nil), "2001:db8:1:1::/64", 1))
+	assert.Equal(t, ErrOverShare, q.enter(newWaiter(nil), "2001:db8:1:1::/64", 1))
 	require.NoError(t, q.enter(newWaiter(nil), "2001:db8:1:2::/64", 1), "it has less than the other")
 	require.NoError(t, q.enter(newWaiter(nil), "2001:db8:1:3::/64", 1))
 	require.NoError(t, q.enter(newWaiter(nil), "2001:db8:2:1::/64", 1), "there is room in the queue")

@@ -1,10 +1,8 @@
-package m2mauth
+package admission
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
-	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -16,6 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// maxQueueTime is how long the tests' callers wait.
+const maxQueueTime = 2 * time.Second
 
 // slowGate is a gate in a bubble, whose checks go on until leave ends one.
 type slowGate struct {
@@ -38,8 +39,8 @@ func fullGate() slowGate {
 
 // queueUp lets a source wait, behind those who wait already. The answer comes on
 // the channel once its check has ended.
-func queueUp(ctx context.Context, g slowGate, source string) <-chan *Error {
-	answer := make(chan *Error, 1)
+func queueUp(ctx context.Context, g slowGate, source string) <-chan error {
+	answer := make(chan error, 1)
 	go func() { answer <- g.do(ctx, source, 600, time.Now().Add(maxQueueTime), func() { <-g.ending }) }()
 	synctest.Wait()
 	return answer
@@ -98,7 +99,7 @@ func TestSourcesAreServedInTurn(t *testing.T) {
 				g.leave()
 				assertIdle(t, g.gate, 1)
 				assert.EqualValues(t, len(arrivals), g.waited)
-				assert.Zero(t, g.refused)
+				assert.Zero(t, g.refused.Load())
 			})
 		})
 	}
@@ -108,26 +109,23 @@ func TestASourceFillsHalfOfTheQueueAtMost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := fullGate()
-		var admitted []<-chan *Error
+		var admitted []<-chan error
 		fill := func(source string) {
 			for range maxQueued / 2 {
 				admitted = append(admitted, queueUp(t.Context(), g, source))
 			}
 			require.Equal(t, len(admitted), g.queue.waiting)
 		}
-		refused := func(source string, kind error) {
-			e := <-queueUp(t.Context(), g, source)
-			require.ErrorIs(t, e, kind)
-			assert.Equal(t, time.Second, e.RetryAfter)
-			assert.Equal(t, map[error]int{ErrBusy: 429, ErrUnavailable: 503}[kind], e.Status)
+		refused := func(source string, why error) {
+			require.Equal(t, why, <-queueUp(t.Context(), g, source))
 			assert.Equal(t, len(admitted), g.queue.waiting)
 		}
 		fill("a")
-		refused("a", ErrBusy)
+		refused("a", ErrOverShare)
 		fill("b")
 		assert.Equal(t, maxQueued, g.queue.waiting)
-		refused("a", ErrBusy)
-		refused("b", ErrBusy)
+		refused("a", ErrOverShare)
+		refused("b", ErrOverShare)
 		assert.Len(t, g.queue.inside, 2, "who is refused leaves no queue behind")
 
 		for range admitted {
@@ -138,7 +136,7 @@ func TestASourceFillsHalfOfTheQueueAtMost(t *testing.T) {
 			assert.Nil(t, <-answer)
 		}
 		assertIdle(t, g.gate, 1)
-		assert.EqualValues(t, 3, g.refused)
+		assert.EqualValues(t, 3, g.refused.Load())
 	})
 }
 
@@ -149,11 +147,9 @@ func TestNobodyWaitsForATurnOverTwoSeconds(t *testing.T) {
 		begin := time.Now()
 		early := queueUp(t.Context(), g, "a")
 		late := queueUp(t.Context(), g, "a")
-		e := <-early
+		assert.Equal(t, ErrWaitedTooLong, <-early)
 		assert.Equal(t, 2*time.Second, time.Since(begin))
-		require.ErrorIs(t, e, ErrUnavailable)
-		assert.Equal(t, time.Second, e.RetryAfter)
-		assert.ErrorIs(t, <-late, ErrUnavailable)
+		assert.Equal(t, ErrWaitedTooLong, <-late)
 		g.leave()
 		assertIdle(t, g.gate, 1)
 
@@ -173,17 +169,14 @@ func TestACancelledWaiterLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := fullGate()
-		gone := errors.New("the client is gone")
-		ctx, cancel := context.WithCancelCause(t.Context())
+		ctx, cancel := context.WithCancel(t.Context())
 		first := queueUp(t.Context(), g, "a")
 		leaving := queueUp(ctx, g, "b")
 		last := queueUp(t.Context(), g, "c")
 		begin := time.Now()
-		cancel(gone)
-		e := <-leaving
+		cancel()
+		assert.Equal(t, ErrGone, <-leaving)
 		assert.Zero(t, time.Since(begin))
-		assert.ErrorIs(t, e, ErrUnavailable)
-		assert.ErrorIs(t, e, gone)
 		assert.Equal(t, 2, g.queue.waiting)
 		assert.Len(t, g.queue.inside, 2)
 
@@ -212,7 +205,7 @@ func TestWhoLeavesOnceItsCheckHasBegunStaysUntilItEnds(t *testing.T) {
 		g.leave()
 		assert.Nil(t, <-last)
 		assertIdle(t, g.gate, 1)
-		assert.Zero(t, g.refused)
+		assert.Zero(t, g.refused.Load())
 	})
 }
 
@@ -266,57 +259,11 @@ func TestTheGateUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	assert.LessOrEqual(t, most.Load(), int64(places))
-	assert.EqualValues(t, clients*rounds, uint64(entered.Load())+g.refused, "everybody got an answer")
+	assert.EqualValues(t, clients*rounds, uint64(entered.Load())+g.refused.Load(), "everybody got an answer")
 	assert.Eventually(t, func() bool { // where the last to wait gave up, its place is given back after
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return g.busy == 0
 	}, time.Minute, time.Millisecond)
 	assertIdle(t, g, places)
-}
-
-func TestSourceOfARequest(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ name, address, want string }{
-		{"IPv4", "192.0.2.1:1234", "192.0.2.1"},
-		{"IPv6", "[2001:db8:1:2:3:4:5:6]:1234", "2001:db8:1:2::/64"},
-		{"IPv6 with a zone", "[fe80::1%eth0]:1234", "fe80::/64"},
-		{"IPv4 in IPv6, of which not all are one source", "[::ffff:192.0.2.1]:1234", "::ffff:192.0.2.1"},
-		{"no port", "192.0.2.1", "192.0.2.1"},
-		{"IPv6 without port", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"},
-		{"a name", "client.example:1234", "client.example"},
-		{"a Unix socket", "@", "@"},
-		{"nothing", "", ""},
-		{"rubbish", "[::1", "[::1"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			assert.Equal(t, test.want, hostOf(httpRequest{&http.Request{RemoteAddr: test.address}}))
-		})
-	}
-}
-
-type doneThatPanics struct{ context.Context }
-
-func (doneThatPanics) Done() <-chan struct{} { panic("a context of the user's") }
-
-func TestAPanickingContextKeepsNoPlaceAmongThoseWhoShare(t *testing.T) {
-	t.Parallel()
-	c := newChecks()
-	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	source, key, deadline := func() string { return "a" }, check{raw: "x"}, time.Now().Add(time.Hour)
-	go func() {
-		defer close(ended)
-		_, _ = c.once(t.Context(), key, source, deadline, func() (bool, *Error) { close(begun); <-end; return true, nil })
-	}()
-	<-begun
-	for range 100 {
-		assert.Panics(t, func() { _, _ = c.once(doneThatPanics{t.Context()}, key, source, deadline, nil) })
-	}
-	c.mu.Lock()
-	assert.Zero(t, c.queue.waiting)
-	assert.Zero(t, c.queue.taken)
-	c.mu.Unlock()
-	close(end)
-	<-ended
 }

@@ -1,0 +1,165 @@
+// Package arrows holds which package may import which. The compiler forbids cycles
+// alone, and not that a unit comes to know more than it should.
+package arrows
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// units are the packages that the root is made of, each with what it may import of
+// ours. All else under internal is for tests.
+var units = map[string][]string{
+	"internal/admission":  nil,
+	"internal/strictjson": nil,
+	"internal/response":   nil,
+	"internal/jose":       {"internal/strictjson"},
+	"internal/keyset":     {"internal/jose", "internal/strictjson"},
+}
+
+// forTests are for tests alone. Those in a unit live beside what they test.
+var forTests = []string{"internal/test", "internal/jose/vectors"}
+
+// file is a Go file of the repository, with what it imports.
+type file struct {
+	path, dir string
+	ours      []string // directories; the root is "."
+	others    []string
+}
+
+func (f file) isTest() bool { return strings.HasSuffix(f.path, "_test.go") }
+
+// isUnder reports whether a directory is one of the parents, or within one.
+func isUnder(dir string, parents ...string) bool {
+	return slices.ContainsFunc(parents, func(parent string) bool { return dir == parent || strings.HasPrefix(dir, parent+"/") })
+}
+
+// files reads all Go files, whatever their build tags and their module.
+func files(t *testing.T) (all []file) {
+	t.Helper()
+	const module = "github.com/m2mauth/m2mauth"
+	top := filepath.Join("..", "..", "..")
+	require.NoError(t, filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.Name() == ".git":
+			if entry.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		case entry.IsDir(), filepath.Ext(name) != ".go":
+			return nil
+		}
+		inside, err := filepath.Rel(top, name)
+		if err != nil {
+			return err
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		f := file{path: filepath.ToSlash(inside)}
+		f.dir = path.Dir(f.path)
+		for _, spec := range parsed.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if imported == module {
+				f.ours = append(f.ours, ".")
+			} else if directory, cut := strings.CutPrefix(imported, module+"/"); cut {
+				f.ours = append(f.ours, directory)
+			} else {
+				f.others = append(f.others, imported)
+			}
+		}
+		all = append(all, f)
+		return nil
+	}))
+	return all
+}
+
+func TestUnitsImportOnlyWhatIsBelowThem(t *testing.T) {
+	t.Parallel()
+	found := make(map[string]bool)
+	for _, f := range files(t) {
+		if !isUnder(f.dir, "internal") || isUnder(f.dir, forTests...) {
+			continue
+		}
+		allowed, isUnit := units[f.dir]
+		require.True(t, isUnit, "%s is of no unit that this test knows", f.path)
+		found[f.dir] = true
+		for _, imported := range f.ours {
+			if f.isTest() {
+				assert.True(t, isUnder(imported, "internal"), "%s imports %s", f.path, imported)
+			} else {
+				assert.Contains(t, allowed, imported, "%s imports it", f.path)
+			}
+		}
+	}
+	for _, unit := range []string{"internal/admission", "internal/jose", "internal/strictjson"} {
+		assert.True(t, found[unit], "%s is there", unit)
+	}
+}
+
+// Units are the root's alone. What users could not import, no adapter does.
+func TestUnitsAreImportedByTheRootAlone(t *testing.T) {
+	t.Parallel()
+	roots := 0
+	for _, f := range files(t) {
+		if f.dir == "." {
+			roots++
+		}
+		if f.isTest() || f.dir == "." || isUnder(f.dir, "internal") {
+			continue
+		}
+		for _, imported := range f.ours {
+			assert.False(t, isUnder(imported, "internal"), "%s imports %s", f.path, imported)
+		}
+	}
+	assert.Greater(t, roots, 10, "the walk found the root")
+}
+
+// Who uses the core gets with it what it imports.
+func TestTheRootImportsUnitsAlone(t *testing.T) {
+	t.Parallel()
+	for _, f := range files(t) {
+		if f.dir != "." || f.isTest() {
+			continue
+		}
+		for _, imported := range f.ours {
+			_, isUnit := units[imported]
+			assert.True(t, isUnit, "%s imports %s", f.path, imported)
+		}
+	}
+}
+
+// jwx is laxer than we are in many places, and no longer maintained in this
+// version: it stays behind internal/jose. The modules that compare with it or
+// drive servers may use what they like.
+func TestOnlyJOSEImportsJWX(t *testing.T) {
+	t.Parallel()
+	var importers []string
+	for _, f := range files(t) {
+		if isUnder(f.dir, "bench", "e2e") {
+			continue
+		}
+		for _, imported := range f.others {
+			if strings.HasPrefix(imported, "github.com/lestrrat-go/jwx") {
+				importers = append(importers, f.path)
+			}
+		}
+	}
+	assert.Equal(t, []string{"internal/jose/jose.go"}, slices.Compact(importers))
+}
