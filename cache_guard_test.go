@@ -407,7 +407,7 @@ func TestForgedTokensNeverEnterTheMemory(t *testing.T) {
 		"another key":         {forged, m2mauth.ErrSignature},
 		"another's signature": {good[:last] + forged[strings.LastIndexByte(forged, '.'):], m2mauth.ErrSignature},
 		"no signature":        {good[:last+1], m2mauth.ErrSignature},
-		"expired":             {issuer.Sign(m2mauthtest.Token{Audience: shop, Lifetime: -time.Hour}), m2mauth.ErrExpired},
+		"expired":             {issuer.Sign(m2mauthtest.Token{Audience: shop, Expired: true}), m2mauth.ErrExpired},
 		"not yet valid":       {issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}}), m2mauth.ErrNotYetValid},
 		"another's audience":  {issuer.Token("https://other.api"), m2mauth.ErrAudience},
 		"an unknown key":      {issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": "made up"}}), m2mauth.ErrUnknownKey},

@@ -16,146 +16,148 @@ import (
 	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
-// Config says which tokens a [Guard] accepts and where the issuer's keys are.
-// Issuer and Audience are required; the zero value of every other field is a
-// safe default.
+// Config configures a [Guard]: which tokens it accepts, and where the issuer's keys
+// are. Issuer and Audience are required. The zero value of every other field is a safe
+// default.
 type Config struct {
-	// Issuer is the issuer's identifier, an absolute https URL, which must
-	// equal iss byte by byte (RFC 9068 §4). Logto's ends in /oidc:
-	// https://your.logto.endpoint/oidc. http is accepted for loopback hosts
-	// and InsecureHTTPHosts, and for any host where JWKSURL or JWKS is set, since
-	// the issuer is then never asked.
+	// Issuer is the issuer's identifier, an absolute https URL. A token's iss must
+	// equal it byte by byte (RFC 9068 §4). Logto's issuer ends in /oidc:
+	// https://your.logto.endpoint/oidc. http is accepted for loopback hosts and
+	// InsecureHTTPHosts. If JWKSURL or JWKS is set, it is accepted for any host,
+	// since the guard then sends no request to the issuer.
 	Issuer string
 
-	// Audience is the API's resource indicator (RFC 8707), exactly as it is
-	// registered at the issuer: aud must hold it byte by byte, so that
-	// https://shopping.api and https://shopping.api/ are two audiences. The
-	// bare prefix urn:logto:organization: makes a guard for organization tokens.
+	// Audience is the API's resource indicator (RFC 8707), exactly as registered
+	// with the issuer. A token's aud must contain it byte by byte:
+	// https://shopping.api and https://shopping.api/ are two audiences. The bare
+	// prefix urn:logto:organization: makes a guard for organization tokens.
 	Audience string
 
-	// OtherAudiences are accepted as well as Audience. Default: none.
+	// OtherAudiences are accepted in addition to Audience. Default: none.
 	OtherAudiences []string
 
-	// JWKSURL is where the issuer's key set is. Default: where the issuer's
-	// discovery document says, if that has the issuer's own origin (one that
-	// has http for the issuer's https is asked over https). Set it where keys are on another origin, or where discovery cannot be reached
-	// or names a host that cannot be reached from here.
+	// JWKSURL is the URL of the issuer's key set. Default: the jwks_uri of the
+	// issuer's discovery document, which must have the issuer's origin (a jwks_uri
+	// that differs only by http for https is fetched over https). Set JWKSURL if the
+	// keys are on another origin, or if the API cannot reach the discovery document
+	// or the host that it names.
 	JWKSURL string
 
-	// JWKS is the issuer's key set itself (RFC 7517 §5), for places without a
-	// network: nothing is fetched then. Not together with JWKSURL.
+	// JWKS is the issuer's key set itself (RFC 7517 §5), for use without a network:
+	// the guard then fetches nothing. It excludes JWKSURL. Default: none.
 	JWKS []byte
 
-	// InsecureHTTPHosts are hosts, besides loopback, that may be asked over http,
-	// such as "logto" or "logto:3001" in compose or Kubernetes. Whoever can
-	// change what such a host answers can forge tokens. Default: none.
+	// InsecureHTTPHosts are hosts that the guard may contact over http, in addition
+	// to loopback hosts, such as "logto" or "logto:3001" in Compose or Kubernetes.
+	// Anyone who can change a response of such a host can forge tokens. Default: none.
 	InsecureHTTPHosts []string
 
-	// Algorithms are the signature algorithms accepted (RFC 7518 §3.1, RFC 8037,
-	// RFC 9864). Default: ES256, ES384, ES512, RS256, RS384, RS512, PS256,
-	// PS384, PS512 and EdDSA, which includes its newer name Ed25519. Symmetric
-	// algorithms and none are refused. A published RSA key without alg is for
-	// RS256, or for the only RSA algorithm named here; where several are named
-	// it cannot be used, since a key has one algorithm (RFC 8725 §3.1).
+	// Algorithms are the accepted signature algorithms (RFC 7518 §3.1, RFC 8037, RFC
+	// 9864). Default: ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512
+	// and EdDSA, which includes its newer name Ed25519. New rejects symmetric
+	// algorithms and none. A published RSA key without alg is used for RS256, or for
+	// the only RSA algorithm named here. If several are named, it is not used, since
+	// a key has one algorithm (RFC 8725 §3.1).
 	Algorithms []string
 
-	// TokenTypes are the values of the header's typ accepted, in any letter
-	// case and with or without "application/"; "" stands for a token without
-	// typ. Default: at+jwt (RFC 9068 §2.1), which ID tokens do not have. With
-	// other types, it is the audience alone that keeps ID tokens out.
+	// TokenTypes are the accepted values of typ in a token's header, in any letter
+	// case and with or without "application/". "" accepts a token without typ.
+	// Default: at+jwt (RFC 9068 §2.1), which ID tokens do not have. With other
+	// types, only the audience keeps ID tokens out.
 	TokenTypes []string
 
-	// ScopeClaims are the claims that hold permissions; a token's permissions
-	// are those of all of them. Default: scope (RFC 9068 §2.2.3). Each is a
-	// string of names with spaces between them, or an array of strings, of
-	// which each is one name.
+	// ScopeClaims are the claims that hold scopes. A token has the scopes of all of
+	// them. Each claim is a string of names separated by spaces, or an array of
+	// strings with one name each. Default: scope (RFC 9068 §2.2.3).
 	ScopeClaims []string
 
-	// ClientClaims are the claims that may name the client. Default:
-	// client_id (RFC 9068 §2.2). Others are azp, appid, cid. At least one must
-	// be there, and two must not differ. With sub among them, IsMachine is
-	// required: by default it would take users for machines.
+	// ClientClaims are the claims that may name the client, such as azp, appid or
+	// cid. A token must have at least one of them, and they must not differ. If sub
+	// is among them, IsMachine is required: its default would take users for
+	// machines. Default: client_id (RFC 9068 §2.2).
 	ClientClaims []string
 
-	// Leeway is how far the clocks of issuer and API may differ. Default: 30 s;
-	// negative: none; at most 10 minutes.
+	// Leeway is how far the clocks of the issuer and the API may differ. A token is
+	// accepted for that long after exp. Default: 30 s. Negative: none. At most 10
+	// minutes.
 	Leeway time.Duration
 
-	// MaxLifetime bounds exp - iat. Default 0: no bound. With a bound, iat is
-	// required.
+	// MaxLifetime is the longest accepted lifetime of a token, exp minus iat. If it is
+	// set, iat is required. Default: no limit.
 	MaxLifetime time.Duration
 
-	// KeyTTL is how long fetched keys are fresh at most; a shorter max-age of the
-	// issuer, of a minute or more, takes its place. From 1 second to 24 hours.
-	// Default: the issuer's max-age, from 1 minute to 1 hour, or 10 minutes.
+	// KeyTTL is how long fetched keys stay fresh. A shorter max-age from the issuer,
+	// of at least a minute, replaces it. From 1 second to 24 hours. Default: the
+	// issuer's max-age, from 1 minute to 1 hour, or 10 minutes without one.
 	KeyTTL time.Duration
 
-	// KeyStaleFor is how long after KeyTTL the last good keys still serve if
-	// the issuer fails. Default: 1 hour; negative: not at all; at most 7 days.
+	// KeyStaleFor is how long after KeyTTL the last good keys are still used if the
+	// issuer fails. Default: 1 hour. Negative: not at all. At most 7 days.
 	KeyStaleFor time.Duration
 
-	// FetchTimeout bounds one attempt to get the keys, discovery included, and
-	// so what a request may wait for it. Default: 5 s, or a tenth of KeyTTL if
-	// that is less; at most a tenth of KeyTTL, so that a slow refresh ends
-	// before the keys do, and at most 5 minutes.
+	// FetchTimeout limits one attempt to fetch the keys, including discovery, and so
+	// how long a request waits for it. Default: 5 s, or a tenth of KeyTTL if that is
+	// less. At most 5 minutes, and at most a tenth of KeyTTL, so that a slow refresh
+	// ends before the keys expire.
 	FetchTimeout time.Duration
 
-	// MaxTokenBytes bounds an access token; a longer one gets 400. Default: 8 KiB,
-	// at most 64 KiB. Entra ID and Keycloak write longer ones where a user has
-	// many groups. Servers and proxies in front must read header fields of that
-	// length too.
+	// MaxTokenBytes is the longest accepted access token. A longer one gets 400. From 1
+	// KiB to 64 KiB. Entra ID and Keycloak issue longer tokens to users in many groups.
+	// Your server and any proxy in front of it must accept such headers too. Default:
+	// 8 KiB.
 	MaxTokenBytes int
 
-	// CacheBytes bounds the memory for tokens that were verified, so that a
-	// token seen before costs about a microsecond. Default: 32 MiB, some 16,000
-	// tokens; at least 1 MiB; negative: none is remembered.
+	// CacheBytes limits the memory for verified tokens. Checking a cached token takes
+	// about a microsecond. At least 1 MiB. Negative: no cache. Default: 32 MiB, about
+	// 16,000 tokens.
 	CacheBytes int64
 
-	// QueueKey says whom a request counts as where new tokens must wait to be
-	// verified: sources are served in turn, so that a flood from one does not
-	// delay the others. One that asks for a key ID which the issuer does not have
-	// causes no fetch for 10 seconds. Default: the host of the peer's address, for
-	// IPv6 its /64. Behind a proxy, take the address that the proxy vouches for.
-	// Sources that are IPv6 addresses or networks of one /48 share one turn.
+	// QueueKey groups requests that wait for verification. Groups are served in turn,
+	// so a flood from one does not delay the others. A group that sent a key ID which
+	// the issuer does not have causes no fetch for 10 seconds. Keys that are IPv6
+	// addresses or networks in one /48 share one turn. Behind a proxy, return the
+	// address that your proxy wrote, as in the example. Default: the host of the
+	// peer's address, for IPv6 its /64.
 	QueueKey func(Request) string
 
-	// Realm is the realm of the challenge (RFC 6750 §3): printable ASCII
-	// without quotes and backslashes. Default: Audience, without characters
-	// that cannot stand there.
+	// Realm is the realm of the challenge (RFC 6750 §3), in printable ASCII without
+	// quotes and backslashes. Default: Audience, without the characters that are not
+	// allowed.
 	Realm string
 
-	// HTTPClient fetches the discovery document and the keys, for proxies,
-	// private certificate authorities and tests. A copy is used that follows
-	// redirects within the same origin alone. Default: a client of the guard's
-	// own, with proxies from the environment.
+	// HTTPClient fetches the discovery document and the keys. Set it for a proxy, a
+	// private certificate authority, or tests. The guard uses a copy that follows
+	// redirects only within the same origin. Default: a new client, with proxies from
+	// the environment.
 	HTTPClient *http.Client
 
-	// Logger is told why requests are refused and what happens to the keys,
-	// never a token. Default: slog.Default().
+	// Logger logs why requests are rejected and what happens to the keys. It never
+	// gets a token. Default: slog.Default().
 	Logger *slog.Logger
 
-	// ErrorHandler writes the answer to a refused request, for those who want
-	// problem+json or a page of their own. WWW-Authenticate, Retry-After and
-	// Cache-Control are set already. The status is the refusal's unless the
-	// ErrorHandler calls WriteHeader, and one below 400 is replaced by it and
-	// logged, but for the 200 of gRPC and of Connect's streams, whose own status
-	// it must then write. Default: a small JSON body.
+	// ErrorHandler writes the response to a rejected request, such as problem+json (RFC
+	// 9457) or a page of your own. WWW-Authenticate, Retry-After and Cache-Control are
+	// already set. The status is the error's unless ErrorHandler calls WriteHeader. A
+	// status below 400 is replaced by the error's and logged. The exception is 200 for
+	// gRPC and Connect streams: ErrorHandler must then write their own status.
+	// Default: a small JSON body.
 	ErrorHandler func(http.ResponseWriter, *http.Request, *Error)
 
-	// InsecureAllowOrganizationTokens lets tokens with organization_id through, whose
-	// scopes hold within one Logto organization only. Default: they get 403.
-	// Set it only if your handlers compare Claims.OrganizationID themselves:
-	// otherwise a role in one customer's organization opens the data of all.
+	// InsecureAllowOrganizationTokens accepts tokens with organization_id on routes
+	// whose rule names no organization. Their scopes hold within one Logto organization
+	// only. Set it only if your handlers compare Claims.OrganizationID. Otherwise a
+	// role in one customer's organization opens the data of all. Default: they get 403.
 	InsecureAllowOrganizationTokens bool
 
-	// IsMachine tells a machine's token from a user's where sub is not the
-	// client, as with Auth0, Entra ID and Keycloak (see the README). It is called
-	// at each use, by many goroutines, and must not call Claims.IsMachine or
-	// Claims.AppID, which ask it. Default: sub equals the client.
+	// IsMachine reports whether a token is a machine's rather than a user's. Set it if
+	// your issuer puts something other than the client into a machine's sub, as Auth0,
+	// Entra ID and Keycloak do (see docs/issuers.md). It is called at each
+	// use, concurrently. It must not call Claims.IsMachine or Claims.AppID, which call
+	// it. Default: sub equals the client.
 	IsMachine func(Claims) bool
 
-	// OnDecision is told of every decision, for metrics and audit. It is called
-	// before the answer is given, by many goroutines; a panic in it changes
+	// OnDecision is called for every decision, for metrics and audit logs. It is called
+	// before the response is written, concurrently. A panic in it is logged and changes
 	// nothing for the caller. Default: none, at no cost.
 	OnDecision func(context.Context, Decision)
 }
@@ -171,8 +173,8 @@ const (
 	minCacheBytes      = 1 << 20
 	maxKeyStaleFor     = 7 * 24 * time.Hour
 
-	// Logto's tokens have some 600 bytes with an EC key and 1,200 with an RSA key;
-	// most servers refuse header fields over 8 KiB.
+	// Logto's tokens have about 600 bytes with an EC key and 1,200 with an RSA key.
+	// Most servers reject headers over 8 KiB.
 	defaultTokenBytes = 8 << 10
 	minTokenBytes     = 1 << 10
 	maxTokenBytes     = 64 << 10
@@ -180,10 +182,10 @@ const (
 	defaultTimeout = 5 * time.Second
 	maxTimeout     = 5 * time.Minute
 
-	// organizationsResource is an indicator that Logto reserves: any of its
-	// applications gets a token for it with every permission that it names.
+	// organizationsResource is an indicator that Logto reserves. Every application gets
+	// a token for it, with every permission that it asks for.
 	organizationsResource = "urn:logto:resource:organizations"
-	// organizationAudience begins the audience of an organization token.
+	// organizationAudience is the prefix of an organization token's audience.
 	organizationAudience = "urn:logto:organization:"
 )
 
@@ -192,15 +194,15 @@ var (
 	defaultTypes      = []string{accessTokenType}
 )
 
-// mistakes gathers what is wrong with a Config, so that all is told at once.
+// mistakes collects what is wrong with a Config, so that New reports all at once.
 type mistakes []error
 
 func (m *mistakes) add(format string, args ...any) {
 	*m = append(*m, fmt.Errorf("m2mauth: Config."+format, args...))
 }
 
-// checked returns a copy of the Config with every default filled in, sharing no
-// memory with the caller's, and all mistakes joined.
+// checked returns a copy of the Config with every default filled in, and all mistakes
+// joined. The copy shares no memory with the caller's.
 func (c Config) checked() (Config, error) {
 	var m mistakes
 	c.OtherAudiences = slices.Clone(c.OtherAudiences)
@@ -249,7 +251,7 @@ func (c *Config) checkNames(m *mistakes) {
 	}
 	for i, t := range c.TokenTypes {
 		if strings.EqualFold(t, "application/") || strings.ContainsAny(t, " ,\t\r\n") {
-			m.add("TokenTypes[%d]: %q is no type: name one such as at+jwt, or \"\" for a token without typ", i, t)
+			m.add("TokenTypes[%d]: %q is not a type: name one such as at+jwt, or \"\" for a token without typ", i, t)
 		}
 	}
 	c.TokenTypes = withDefault(c.TokenTypes, defaultTypes)
@@ -299,14 +301,14 @@ func (c *Config) checkURLs(m *mistakes) {
 		}
 		switch {
 		case keyset.IsDiscovery(u.Path):
-			m.add("Issuer must not be the discovery document, which is found by itself: leave out /.well-known/…, as in https://your.logto.endpoint/oidc")
+			m.add("Issuer must not be the discovery document, which is found automatically: leave out /.well-known/…, as in https://your.logto.endpoint/oidc")
 		case strings.HasSuffix(u.Path, "/oidc/token"), strings.HasSuffix(u.Path, "/oidc/jwks"), strings.Contains(u.Path, "/.well-known/"):
 			m.add("Issuer must not be the token endpoint or the key set: the issuer of Logto ends in /oidc")
 		}
 	}
 	if c.JWKSURL != "" {
 		if u := c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m); u != nil && keyset.IsDiscovery(u.Path) {
-			m.add("JWKSURL must not be the discovery document, which is found by itself: leave JWKSURL out, or set it to the document's jwks_uri, such as https://your.logto.endpoint/oidc/jwks")
+			m.add("JWKSURL must not be the discovery document, which is found automatically: leave JWKSURL out, or set it to the document's jwks_uri, such as https://your.logto.endpoint/oidc/jwks")
 		}
 	}
 	for i, h := range c.InsecureHTTPHosts {
@@ -316,7 +318,7 @@ func (c *Config) checkURLs(m *mistakes) {
 	}
 }
 
-// checkURL shows nothing of a URL that may hold secrets: a user name, a
+// checkURL never puts a URL into a message, since it may hold secrets: a user name, a
 // password, or a query.
 func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
 	if value == "" {
@@ -338,16 +340,16 @@ func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
 	if strings.Contains(value, "#") {
 		m.add("%s must not have a fragment", field)
 	}
-	neverAsked := field == "Issuer" && (c.JWKSURL != "" || c.JWKS != nil)
-	if !neverAsked && !mayAsk(u, c.InsecureHTTPHosts) {
+	unused := field == "Issuer" && (c.JWKSURL != "" || c.JWKS != nil)
+	if !unused && !allowedScheme(u, c.InsecureHTTPHosts) {
 		m.add("%s must be https, not http to %s; http is for loopback hosts and for those that Config.InsecureHTTPHosts names", field, u.Host)
 	}
 	return u
 }
 
-// mayAsk reports whether a URL's host may be asked with its scheme. Keys that
-// came over plain http could be anyone's.
-func mayAsk(u *url.URL, plainHTTPHosts []string) bool {
+// allowedScheme reports whether the guard may send requests to a URL with its scheme.
+// Keys fetched over plain http could be anyone's.
+func allowedScheme(u *url.URL, plainHTTPHosts []string) bool {
 	switch u.Scheme {
 	case "https":
 		return true
@@ -380,7 +382,7 @@ func (c *Config) checkTimes(m *mistakes) {
 		value time.Duration
 	}{{"Leeway", c.Leeway}, {"MaxLifetime", c.MaxLifetime}, {"FetchTimeout", c.FetchTimeout}} {
 		if d.value > 0 && d.value < time.Millisecond {
-			m.add("%s: %v is next to nothing; a number without a unit counts nanoseconds: did you mean %d * time.Second?", d.field, d.value, d.value)
+			m.add("%s: %v is too small; a number without a unit counts nanoseconds: did you mean %d * time.Second?", d.field, d.value, d.value)
 		}
 	}
 	if c.KeyTTL == 0 {
@@ -388,7 +390,7 @@ func (c *Config) checkTimes(m *mistakes) {
 	}
 	if c.KeyTTL < minKeyTTL || c.KeyTTL > maxKeyTTL {
 		m.add("KeyTTL: %v must be from %v to %v", c.KeyTTL, minKeyTTL, maxKeyTTL)
-		c.KeyTTL = defaultKeyTTL // what FetchTimeout is held against
+		c.KeyTTL = defaultKeyTTL // FetchTimeout is compared with it
 	}
 	switch {
 	case c.KeyStaleFor == 0:

@@ -251,3 +251,11 @@ func (x *testIndex) rows(t *testing.T) map[string]bool {
 	}
 	return x.fixtures
 }
+
+// readFile has line breaks as they are in the repository.
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return strings.ReplaceAll(string(data), "\r\n", "\n")
+}

@@ -6,34 +6,34 @@ import (
 	"time"
 )
 
-// Decision is what Config.OnDecision is told after each check. Where a function
-// of yours panics, that is [ErrInternal], and the panic goes on.
+// Decision is passed to Config.OnDecision after each check. If one of your functions
+// panics, the decision is [ErrInternal], and the panic continues.
 type Decision struct {
-	// Rule is what the route demanded; its String is fit for an audit log.
+	// Rule is the rule of the route. Its String is meant for an audit log.
 	Rule Rule
-	// Claims are the token's, if it was verified, also where the rule refused
-	// it; otherwise zero.
+	// Claims holds the claims of the token if it was verified, even if the rule
+	// rejected it. Otherwise it is zero.
 	Claims Claims
 	// Outcome says how the check ended.
 	Outcome Outcome
-	// Err is the refusal, or nil.
+	// Err says why the request was rejected. It is nil if it was not.
 	Err *Error
-	// Remembered says that the token had been verified before.
+	// Remembered reports whether the token was in the cache of verified tokens.
 	Remembered bool
-	// Duration is how long the check took, waiting included.
+	// Duration is how long the check took, including waiting.
 	Duration time.Duration
 }
 
-// Outcome is [Allowed], [Anonymous], or the [ErrorKind] of the refusal, such as
-// "insufficient_scope": one of a fixed set, safe as a metric label.
+// Outcome is [Allowed], [Anonymous], or the [ErrorKind] of the error, such as
+// "insufficient_scope". It is one of a fixed set, safe as a metric label.
 type Outcome string
 
 const (
 	Allowed   Outcome = "allowed"
-	Anonymous Outcome = "anonymous" // an Optional rule, and a request without credentials
+	Anonymous Outcome = "anonymous" // a request without credentials and an Optional rule
 )
 
-// report tells Config.OnDecision. Its mistakes are not the caller's problem.
+// report calls Config.OnDecision. A panic in it must not reach the caller.
 func (g *Guard) report(ctx context.Context, d Decision, anonymous bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -45,7 +45,7 @@ func (g *Guard) report(ctx context.Context, d Decision, anonymous bool) {
 		d.Outcome, d.Err = Anonymous, nil
 	case d.Err != nil:
 		d.Outcome = Outcome(d.Err.Kind)
-		refusal := *d.Err // the caller's may be changed by an ErrorHandler
+		refusal := *d.Err // a copy, since an ErrorHandler may change the caller's
 		g.complete(&refusal)
 		refusal.Scopes = slices.Clone(refusal.Scopes)
 		d.Err = &refusal

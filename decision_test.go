@@ -110,7 +110,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 		"type_not_accepted":      {read, signed(m2mauthtest.Token{Header: map[string]any{"typ": "JWT"}}), false},
 		"wrong_issuer":           {read, signed(m2mauthtest.Token{Claims: map[string]any{"iss": "https://other.test/oidc"}}), false},
 		"wrong_audience":         {read, signed(m2mauthtest.Token{Audience: "https://other.api"}), false},
-		"token_expired":          {read, signed(m2mauthtest.Token{Lifetime: -time.Hour}), false},
+		"token_expired":          {read, signed(m2mauthtest.Token{Expired: true}), false},
 		"token_not_yet_valid":    {read, signed(m2mauthtest.Token{Claims: map[string]any{"nbf": 4e9}}), false},
 		"unacceptable_claims":    {read, signed(m2mauthtest.Token{Claims: map[string]any{"sub": nil}}), false},
 		"unknown_key":            {read, signed(m2mauthtest.Token{Header: map[string]any{"kid": "made up"}}), false},

@@ -1,8 +1,7 @@
-// Package m2mauth protects HTTP APIs with OAuth 2.0 access tokens: it lets a
-// request through to a handler only if it carries a JWT of the API's issuer that
-// is valid, is meant for this API, and holds the scopes that the route requires.
-// It is made for machine-to-machine applications of a Logto server, and works
-// with any issuer of RFC 9068 access tokens.
+// Package m2mauth protects HTTP APIs with OAuth 2.0 access tokens. A request reaches
+// a handler only if it carries a valid access token (JWT) from your issuer, for your
+// API, with the scopes that the route requires. It is built for machine-to-machine apps
+// of a Logto server, and works with any issuer of RFC 9068 access tokens.
 //
 //	guard, err := m2mauth.New(m2mauth.Config{
 //		Issuer:   "https://your.logto.endpoint/oidc",
@@ -11,36 +10,30 @@
 //	…
 //	mux.Handle("GET /products", guard.Require("read:products")(http.HandlerFunc(list)))
 //
-// # A request's way
+// A route that no guard wraps is open. In a handler, [FromContext] returns the [Claims]
+// of the token. For more than scopes, pass a [Rule] to [Guard.RequireRule].
 //
-// A [Guard] takes the one Bearer token of the Authorization field (RFC 6750
-// §2.1), reads it strictly (RFC 7515, RFC 8259), and checks, in this order: the
-// header's alg and typ (RFC 8725, RFC 9068), the claims iss, aud, exp, nbf, iat,
-// sub, client_id and jti (RFC 7519, RFC 9068 §4), the signature, by a key of the
-// issuer's published set (RFC 7517), and what the route's [Rule] demands. The
-// handler finds the token's [Claims] with [FromContext].
+// Nothing to start or close: [New] does no I/O, and an idle [Guard] runs nothing. Make
+// one Guard per API when the program starts, and share it.
 //
-// What is refused is answered as RFC 6750 §3 says: 400 for malformed
-// credentials, 401 for a missing or a bad token, 403 for a good token that may
-// not do this, and 503 if the issuer's keys cannot be had, since the token may
-// be fine. Nothing of a token, key or internal error is in the answer.
+// # Responses
 //
-// # Keys
+// Rejected requests are answered per RFC 6750 §3: 400 for malformed credentials, 401
+// for a missing or invalid token, and 403 for a valid token that lacks permission. If
+// the guard cannot check the token, the status is 429 or 503 with Retry-After, since
+// the token may be valid. Responses contain nothing of tokens, keys or internal errors.
+// The log says what was expected and what came.
 //
-// Keys are found by OpenID Connect discovery, or at Config.JWKSURL, are fetched
-// when a request needs them, kept for ten minutes, refreshed ahead in the
-// background, and serve for an hour more if the issuer fails. A token with a
-// key ID that is not known has them fetched at once, at most twice a minute if
-// such IDs are made up. There is nothing to start and nothing to close.
+// # Checks
 //
-// # Speed
+// A guard accepts one Bearer token, in the Authorization header (RFC 6750 §2.1). It
+// parses the token strictly and checks alg and typ, then the claims, then the signature
+// with a key of the issuer, and last the route's rule (RFC 7515, 7519, 8725, 9068).
+// Verified tokens are cached, but expiry, key and rule are checked for each request.
 //
-// Verified tokens are remembered, so that a token costs its signature once; its
-// expiry, its key and the route's rule are checked at each use. New tokens are
-// verified on half of the cores, and wait their turn by source: 429 or 503 tell a
-// caller that there is no room.
+// Keys are fetched when a request needs them, cached for ten minutes by default, and
+// refreshed in the background. If the issuer fails, they are used for an hour longer.
+// An unknown key ID causes a fetch at once, at a limited rate.
 //
-// # Tests
-//
-// Package m2mauthtest has an issuer for tests of APIs that a Guard protects.
+// Package m2mauthtest provides an issuer for tests.
 package m2mauth

@@ -15,10 +15,9 @@ import (
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
-// Probes for Kubernetes. The API is ready while the guard has keys to check
-// tokens with, also stale ones: so an outage of the issuer does not take every
-// replica out of service at once. Liveness asks nothing of the issuer, since a
-// restart would only lose the keys.
+// Probes for Kubernetes. The API is ready while the guard has keys, even stale ones, so
+// an outage of the issuer does not take every replica out of service at once. Liveness
+// does not depend on the issuer, since a restart would only lose the keys.
 func ExampleGuard_Warm() {
 	issuer := m2mauthtest.NewIssuer() // in production: Config.Issuer alone
 	guard, err := m2mauth.New(issuer.Config("https://shopping.api"))
@@ -78,8 +77,8 @@ func TestReadinessThroughAnOutage(t *testing.T) {
 	})
 }
 
-// The issuer's name for callers is not the one that the API reaches it by, as in
-// compose and Kubernetes.
+// Callers and the API know the issuer by different host names, as in Compose and
+// Kubernetes.
 func ExampleNew_splitHorizon() {
 	guard, err := m2mauth.New(m2mauth.Config{
 		Issuer:            "http://localhost:3001/oidc",

@@ -59,8 +59,8 @@ func events(feed <-chan string) http.Handler {
 	})
 }
 
-// Server-sent events that end when the token does: a guard decides when a request
-// comes, and an answer that goes on must not outlive the token for that.
+// Server-sent events that end when the token expires. A guard decides when a request
+// arrives. It does not end a response that continues after the token has expired.
 func ExampleClaims_ExpiresAt() {
 	issuer := m2mauthtest.NewIssuer()
 	config := issuer.Config("https://shopping.api")
@@ -130,9 +130,9 @@ func (c *conversation) renew(token string) error {
 	return nil
 }
 
-// A connection on which a new token may come as a message, such as a WebSocket.
-// Where it is upgraded, Check has let the request through; while it lasts, its
-// context ends with the token that came last.
+// A connection on which the caller sends new tokens as messages, such as a WebSocket.
+// Check lets the request through before the upgrade. The connection's context ends when
+// the latest token expires.
 func ExampleGuard_Check_renewed() {
 	issuer := m2mauthtest.NewIssuer()
 	config := issuer.Config("https://shopping.api")

@@ -14,8 +14,8 @@ import (
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
-// The lines that protect a route. New does no I/O, and a request without a
-// token is refused without asking the issuer for anything.
+// The lines that protect a route. New does no I/O, and a request without a token is
+// rejected without a request to the issuer.
 func Example() {
 	guard, err := m2mauth.New(m2mauth.Config{
 		Issuer:   "https://your.logto.endpoint/oidc",
@@ -42,7 +42,7 @@ func list(w http.ResponseWriter, r *http.Request) {
 
 func create(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) }
 
-// An API and an issuer that knows two M2M apps, of which one may only read.
+// A token with all scopes of the route, and one that lacks a scope.
 func ExampleGuard_Require() {
 	issuer := m2mauthtest.NewIssuer()
 	guard, err := m2mauth.New(issuer.Config("https://shopping.api"))
@@ -65,7 +65,7 @@ func ExampleGuard_Require() {
 	// 403
 }
 
-// Check is Require without the middleware: for a handler that decides by itself,
+// Check is Require without the middleware. It is for a handler that decides on its own,
 // and for adapters to other routers.
 func ExampleGuard_Check() {
 	issuer := m2mauthtest.NewIssuer()
@@ -90,8 +90,8 @@ func ExampleGuard_Check() {
 	// Output: may write: false
 }
 
-// A token that came another way than in an Authorization field, such as with a
-// message of a queue. Verify checks no scopes: the claims say what it may.
+// A token that did not come in an Authorization header, but in a message of a queue, for
+// example. Verify does not check scopes: look at the claims.
 func ExampleGuard_Verify() {
 	issuer := m2mauthtest.NewIssuer()
 	guard, err := m2mauth.New(issuer.Config("https://shopping.api"))
@@ -113,8 +113,8 @@ func ExampleGuard_Verify() {
 	// true
 }
 
-// Refusals as problem details (RFC 9457). The status and the challenge of RFC
-// 6750 are made already: the handler writes the body.
+// Rejections as problem details (RFC 9457). The status and the challenge of RFC 6750
+// are ready. The handler only writes the body.
 func ExampleConfig_errorHandler() {
 	issuer := m2mauthtest.NewIssuer()
 	config := issuer.Config("https://shopping.api")

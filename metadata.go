@@ -14,22 +14,25 @@ import (
 // wellKnown is where RFC 9728 §3.1 puts the metadata, before the resource's path.
 const wellKnown = "/.well-known/oauth-protected-resource"
 
-// MetadataConfig is what the API says of itself in its metadata (RFC 9728 §2). The
-// zero value of a field leaves its member out.
+// MetadataConfig describes the API in its metadata (RFC 9728 §2). A field with its
+// zero value is left out.
 type MetadataConfig struct {
-	Scopes         []string // scopes_supported: told to clients, not enforced
+	Scopes         []string // scopes_supported: for clients, not enforced
 	Name           string   // resource_name, for people
 	Documentation  string   // resource_documentation, an absolute https URL
 	Policy         string   // resource_policy_uri, an absolute https URL
 	TermsOfService string   // resource_tos_uri, an absolute https URL
 }
 
-// Metadata returns the pattern and the handler of the API's metadata (RFC 9728),
-// by which clients find the issuer: mux.Handle(guard.Metadata(m2mauth.MetadataConfig{})).
-// From then on the challenge names the document in resource_metadata. Nothing in it
-// comes from the request. Metadata panics unless Audience, which the document is
-// about, is an https URL in ASCII without query and fragment, and without empty or
-// dot segments in its path, and if a member of config is not as MetadataConfig says.
+// Metadata returns the pattern and the handler for the API's metadata (RFC 9728), in
+// which clients find the issuer:
+//
+//	mux.Handle(guard.Metadata(m2mauth.MetadataConfig{}))
+//
+// After the call, challenges name the document in resource_metadata. The document does
+// not depend on the request. It describes Audience. Metadata panics if Audience is not
+// an https URL in ASCII, or has a query, a fragment, or an empty or dot segment in its
+// path. It also panics if a field of config is not as [MetadataConfig] says.
 func (g *Guard) Metadata(config MetadataConfig) (pattern string, handler http.Handler) {
 	if !g.ready() {
 		panic("m2mauth: Metadata: the Guard is nil or was not made by New; was the error of New ignored?")
@@ -37,7 +40,7 @@ func (g *Guard) Metadata(config MetadataConfig) (pattern string, handler http.Ha
 	resource := g.issuers[0].claims.audiences[0]
 	u, err := url.Parse(resource)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(resource, "?#") || quotable(resource) != resource ||
-		strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(path.Clean("/"+u.Path), "/") { // which servers redirect elsewhere
+		strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(path.Clean("/"+u.Path), "/") { // servers would redirect it
 		panic(fmt.Sprintf("m2mauth: Metadata: Config.Audience is %q, and must be an https URL in ASCII, without query and fragment, and without empty or dot segments in its path", resource))
 	}
 	var scopes []string
@@ -51,7 +54,7 @@ func (g *Guard) Metadata(config MetadataConfig) (pattern string, handler http.Ha
 	}
 	at := u.EscapedPath()
 	if at == "/" {
-		at = "" // §3.1: a slash right after the host goes, and no other
+		at = "" // §3.1: only a slash right after the host is removed
 	}
 	body, err := json.Marshal(struct {
 		Resource string   `json:"resource"`
@@ -78,7 +81,7 @@ func (g *Guard) Metadata(config MetadataConfig) (pattern string, handler http.Ha
 	return wellKnown + at, metadata(body)
 }
 
-// issuersOf returns the issuers whose tokens can be for the resource.
+// issuersOf returns the issuers that can issue tokens for the resource.
 func (g *Guard) issuersOf(resource string) (names []string) {
 	for _, i := range g.issuers {
 		if slices.Contains(i.claims.audiences, resource) {
@@ -89,7 +92,7 @@ func (g *Guard) issuersOf(resource string) (names []string) {
 	return names
 }
 
-// metadata is the document. It is public, so pages of any origin may read it.
+// metadata is the document. It is public, so scripts of any origin may read it.
 type metadata []byte
 
 func (m metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) {

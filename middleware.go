@@ -128,11 +128,11 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	}
 	var begin time.Time
 	var claims *claimSet
-	remembered, told := false, g.onDecision == nil
-	if !told {
+	remembered, reported := false, g.onDecision == nil
+	if !reported {
 		begin = time.Now()
 		defer func() {
-			if !told { // a function of the user's panicked, and the panic goes on
+			if !reported { // a function of the user's panicked, and the panic goes on
 				failed := internalError(errors.New("a panic in a function given to the guard"))
 				g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: failed, Remembered: remembered, Duration: time.Since(begin)}, false)
 			}
@@ -149,8 +149,8 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 		e.Scopes = rule.scopes()
 	}
 	anonymous := rule.optional && e != nil && e.Kind == ErrNoToken
-	if !told {
-		told = true
+	if !reported {
+		reported = true
 		g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: e, Remembered: remembered, Duration: time.Since(begin)}, anonymous)
 	}
 	switch {

@@ -14,7 +14,7 @@ import (
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
-// The settings that the README shows. The tokens below are made in the form that
+// The settings that docs/issuers.md shows. The tokens below are made in the form that
 // the issuers' documentation gives them; none of them was recorded.
 
 func auth0() m2mauth.Config {
@@ -143,7 +143,7 @@ func TestTokensOfOtherIssuers(t *testing.T) {
 		{"Keycloak, a user who took the name of a service account", keycloak, keycloakHead, keycloakUser, machines, m2mauth.ErrForbidden, "", false},
 		{"Keycloak, a user", keycloak, keycloakHead, keycloakUser, users, nil, "web", false},
 		{"Keycloak, an ID token", keycloak, keycloakHead, keycloakID, m2mauth.AnyToken(), m2mauth.ErrAudience, "", false},
-		// Nothing but the audience tells this one from an access token: the README warns.
+		// Nothing but the audience tells this one from an access token: docs/issuers.md warns.
 		{"Keycloak, an ID token for a client that is named as the API is", shared(keycloak, "web"), keycloakHead, keycloakID, machines, m2mauth.ErrScope, "", false},
 		{"Keycloak, a token without aud, as there is by default", keycloak, keycloakHead, keycloakNoAud, machines, m2mauth.ErrClaims, "", false},
 	} {

@@ -10,25 +10,24 @@ import (
 	"runtime"
 )
 
-// Request is what a [Guard] sees of a request, for what is not net/http. Whoever
-// implements it embeds [UnimplementedRequest], so that a method which is added later
-// breaks nobody.
+// Request is a request as a [Guard] and its rules see it, whatever the framework. An
+// implementation must embed [UnimplementedRequest], so that methods can be added later
+// without breaking it.
 type Request interface {
-	// Header returns all values of a header field, whose name may be written
-	// in any letter case. If it panics the request is refused with ErrInternal.
+	// Header returns all values of a header. The letter case of the name does not
+	// matter. If Header panics, the request is rejected with ErrInternal.
 	Header(name string) []string
-	// PathValue returns the value of a wildcard of the route's path, or "". It
-	// is "" for every CONNECT request of net/http and the adapters.
+	// PathValue returns the value of a wildcard in the route's path, or "". With
+	// net/http and the adapters, it returns "" for every CONNECT request.
 	PathValue(name string) string
 	// RemoteAddr returns the address of the peer, host:port.
 	RemoteAddr() string
-	// Method returns the request's method, or "" where there is none.
+	// Method returns the request's method, or "" if there is none.
 	Method() string
-	// URL returns what the request asks for, or nil where that is not known.
-	// Nobody may change it.
+	// URL returns the URL of the request, or nil if it is unknown. It must not be changed.
 	URL() *url.URL
-	// TLS describes the connection, or is nil where that is not known, as behind
-	// a proxy that ends TLS.
+	// TLS returns the state of the TLS connection, or nil if it is unknown, as behind
+	// a proxy that terminates TLS.
 	TLS() *tls.ConnectionState
 	// Pattern returns the route's pattern for the log, or "".
 	Pattern() string
@@ -36,7 +35,7 @@ type Request interface {
 	embedsUnimplementedRequest()
 }
 
-// UnimplementedRequest is a [Request] that says nothing.
+// UnimplementedRequest is a [Request] whose methods return zero values.
 type UnimplementedRequest struct{}
 
 func (UnimplementedRequest) Header(string) []string    { return nil }
@@ -49,7 +48,7 @@ func (UnimplementedRequest) Pattern() string           { return "" }
 
 func (UnimplementedRequest) embedsUnimplementedRequest() {}
 
-// httpRequest embeds nothing, so that it fits into an interface without a copy.
+// httpRequest embeds nothing, so that an interface holds it without an allocation.
 type httpRequest struct{ r *http.Request }
 
 func (h httpRequest) Header(name string) []string { return h.r.Header.Values(name) }
@@ -60,9 +59,9 @@ func (h httpRequest) TLS() *tls.ConnectionState   { return h.r.TLS }
 func (h httpRequest) Pattern() string             { return h.r.Pattern }
 func (h httpRequest) embedsUnimplementedRequest() {}
 
-// PathValue knows none of a CONNECT request, whose path net/http does not clean:
-// in /orgs//items/acme its wildcards move, so that the item would be taken for
-// the organization, or it panics.
+// PathValue returns "" for a CONNECT request, whose path net/http does not clean. With
+// the path /orgs//items/acme, the wildcards would shift and the item would be taken
+// for the organization, or PathValue would panic.
 func (h httpRequest) PathValue(name string) (value string) {
 	if h.r.Method == http.MethodConnect {
 		return ""
@@ -71,11 +70,11 @@ func (h httpRequest) PathValue(name string) (value string) {
 	return h.r.PathValue(name)
 }
 
-// orEmpty is deferred where a panic of a framework is to be an empty value.
+// orEmpty is deferred where a panic of a framework must result in an empty value.
 func orEmpty() { _ = recover() }
 
-// hostOf is the default Config.QueueKey: the host of the peer's address, and for
-// IPv6 its /64, which a single customer of a provider has to itself.
+// hostOf is the default Config.QueueKey: the host of the peer's address, or for IPv6
+// its /64, which one customer of a provider has alone.
 func hostOf(r Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr())
 	if err != nil {
@@ -88,8 +87,8 @@ func hostOf(r Request) string {
 	return host
 }
 
-// fieldsOf returns the values of a header field. A panic is an error and not a
-// request without the field, which a rule such as Optional would let through.
+// fieldsOf returns the values of a header. A panic is an error. It must not look like a
+// request without the header, which a rule such as Optional would let through.
 func fieldsOf(r Request, name string) (values []string, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -102,8 +101,8 @@ func fieldsOf(r Request, name string) (values []string, err error) {
 	return r.Header(name), nil
 }
 
-// patternOf returns the route's pattern. It is for the log alone, so that no panic in
-// it changes what has been decided.
+// patternOf returns the route's pattern. It is only for the log, so a panic must not
+// change the decision.
 func patternOf(r Request) (pattern string) {
 	defer orEmpty()
 	if r == nil {
@@ -112,11 +111,11 @@ func patternOf(r Request) (pattern string) {
 	return r.Pattern()
 }
 
-// noRequest is the source of tokens that come by themselves, to Verify. No address
-// and no header field, of which a Config.QueueKey may make one, is so written.
+// noRequest is the source of tokens that are passed to Verify, without a request. It is
+// no address and no header, so no Config.QueueKey returns it by accident.
 const noRequest = "\x00"
 
-// source says whom a request that waits for a signature check counts as.
+// source returns the group in which a request waits for a signature check.
 func (g *Guard) source(r Request) string {
 	switch {
 	case r == nil:

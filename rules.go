@@ -288,7 +288,7 @@ func OrganizationPath(wildcard string) Rule {
 func OrganizationHeader(field string) Rule {
 	mustHaveValues("OrganizationHeader", 1, field)
 	name := string(appendCall(nil, "OrganizationHeader", field))
-	if span(field, &schemeChars) != len(field) || slices.Contains(bringNoOrganization, http.CanonicalHeaderKey(field)) {
+	if span(field, &schemeChars) != len(field) || slices.Contains(unusableHeaders, http.CanonicalHeaderKey(field)) {
 		panic(fmt.Sprintf("m2mauth: %s: no header field of that name can bring an organization; use one such as X-Organization", name))
 	}
 	return organizationRule(name, func(r Request) (string, error) {
@@ -300,9 +300,9 @@ func OrganizationHeader(field string) Rule {
 	}, slog.String("field", field))
 }
 
-// bringNoOrganization are the fields that proxies and servers keep to themselves
+// unusableHeaders are the fields that proxies and servers keep to themselves
 // (RFC 9110 §7.6.1; net/http takes Host out too), and the one with the token.
-var bringNoOrganization = []string{
+var unusableHeaders = []string{
 	"Authorization", "Connection", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }

@@ -292,7 +292,7 @@ func (i *issuer) accepts(h joseHeader) bool {
 }
 
 // typeHint says what to do about a token of another type. JWT is the typ of ID
-// tokens, so that nobody is led to accept it: the README says which issuers give
+// tokens, so that nobody is led to accept it: docs/issuers.md says which issuers give
 // it to access tokens too.
 func typeHint(h joseHeader) string {
 	switch {

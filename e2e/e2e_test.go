@@ -30,7 +30,7 @@ import (
 )
 
 // servers are the examples that have the routes of examples/shop.
-var servers = []string{"shop", "chi", "gin", "echo", "echo4", "fiber"}
+var servers = []string{"shop", "chi", "gin", "echo", "echo4", "fiber", "fiber2"}
 
 // patience ends the wait for what does not come. A pause of the guard takes up to
 // 30 s of it, and a busy machine some more.

@@ -16,8 +16,8 @@ import (
 	"github.com/m2mauth/m2mauth/e2e/internal/process"
 )
 
-// What the README shows to callers, as it stands there, with the variables that
-// it names.
+// What the README and docs show to callers, as it stands there, with the variables
+// that it names.
 func TestReadme(t *testing.T) {
 	process.Need(t, "sh", "curl", "sed")
 	oidc := issuer.Start(t)
@@ -48,10 +48,7 @@ func TestReadme(t *testing.T) {
 		status := regexp.MustCompile(`(?m)^curl .*# (\d+)`)
 		answered := regexp.MustCompile(`(?m)^HTTP/\S+ (\d+)`)
 		tested := 0
-		for _, block := range blocks(t, "sh") {
-			if !strings.Contains(block, "curl") {
-				continue
-			}
+		for _, block := range blocks(t, "<!-- run by e2e -->\n```sh") {
 			tested++
 			for name := range variables {
 				assert.Regexp(t, `(?m)^export .*\b`+name+`=`, block)
@@ -64,7 +61,7 @@ func TestReadme(t *testing.T) {
 		assert.NotZero(t, tested)
 	})
 	step(t, "Node.js", func(t *testing.T) {
-		snippets := blocks(t, "js")
+		snippets := blocks(t, "```js")
 		require.NotEmpty(t, snippets)
 		for _, snippet := range snippets {
 			file := filepath.Join(t.TempDir(), "snippet.mjs")
@@ -79,13 +76,19 @@ func TestReadme(t *testing.T) {
 	})
 }
 
-// blocks returns the code blocks of the README in a language.
-func blocks(t *testing.T, language string) []string {
+// blocks returns the blocks of code that begin so. internal/test/pages runs the
+// others.
+func blocks(t *testing.T, fence string) (found []string) {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	pages, err := filepath.Glob("../docs/*.md")
 	require.NoError(t, err)
-	text := strings.ReplaceAll(string(readme), "\r\n", "\n")
-	return second(regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(text, -1))
+	for _, page := range append(pages, "../README.md") {
+		data, err := os.ReadFile(page)
+		require.NoError(t, err)
+		text := strings.ReplaceAll(string(data), "\r\n", "\n")
+		found = append(found, second(regexp.MustCompile("(?s)"+fence+"\n(.*?)```").FindAllStringSubmatch(text, -1))...)
+	}
+	return found
 }
 
 func second(matches [][]string) (groups []string) {

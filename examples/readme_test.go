@@ -11,7 +11,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// The caller's snippet of the README. It is compiled and not run: it needs an
+// The caller's snippet of docs/logto.md. It is compiled and not run: it needs an
 // issuer. Command client is the whole program.
 func Example() {
 	ctx := context.Background()

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// recordedDiscovery is the discovery document of a real Logto server. It
-// promises more than an [Issuer] does, such as endpoints for users.
+// recordedDiscovery is the discovery document of a real Logto server. It lists more
+// than an [Issuer] offers, such as endpoints for users.
 //
 //go:embed openid-configuration.json
 var recordedDiscovery string
@@ -46,8 +46,8 @@ func (i *Issuer) serveJWKS(w http.ResponseWriter, r *http.Request) {
 	writeDocument(w, r, body)
 }
 
-// writeDocument answers with the body, or with 304 if the client has it and did
-// not say no-cache: then Logto's server sends it whole.
+// writeDocument responds with the body, or with 304 if the client has it already. If
+// the client says no-cache, it gets the body in any case, as from Logto's server.
 func writeDocument(w http.ResponseWriter, r *http.Request, body []byte) {
 	h := w.Header()
 	allowOrigins(h)
@@ -63,7 +63,7 @@ func writeDocument(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 }
 
-// etag returns a strong entity tag in the form that Logto's have.
+// etag returns a strong entity tag in the form of Logto's.
 func etag(body []byte) string {
 	sum := sha256.Sum256(body)
 	return fmt.Sprintf(`"%x-%s"`, len(body), base64.StdEncoding.EncodeToString(sum[:])[:27])
@@ -79,8 +79,8 @@ func saysNoCache(fields []string) bool {
 	return false
 }
 
-// matches evaluates If-None-Match (RFC 9110 section 13.1.2). The tags of an
-// Issuer hold no comma, so splitting at commas is enough.
+// matches evaluates If-None-Match (RFC 9110 section 13.1.2). An Issuer's tags have no
+// comma, so splitting at commas is enough.
 func matches(fields []string, tag string) bool {
 	for _, field := range fields {
 		for candidate := range strings.SplitSeq(field, ",") {

@@ -28,8 +28,8 @@ func listProducts(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "products for %s", claims.AppID())
 }
 
-// A protected handler, tested with a good token. Leave the scope out to see 403,
-// or the header to see 401.
+// A protected handler, tested with a valid token. Without the scope the status is
+// 403, and without the header 401.
 func ExampleNewIssuer() {
 	issuer := m2mauthtest.NewIssuer()
 	api, _ := NewAPI(issuer.Config("https://shopping.api"))
@@ -41,7 +41,7 @@ func ExampleNewIssuer() {
 	// Output: 200
 }
 
-// A handler by itself, without a guard and a token.
+// A handler on its own, without a guard and a token.
 func ExampleClaims() {
 	t := new(testing.T) // in a real test it is the function's parameter
 
@@ -53,9 +53,9 @@ func ExampleClaims() {
 	// Output: 200 products for my-app
 }
 
-// An app gets its token as it would from Logto. Then the issuer is down: a guard
-// that has the keys already does not notice, and one that starts says 503, since
-// the token may be good.
+// An app gets its token as it would from Logto. Then the issuer is down. A guard that
+// has the keys does not notice. A new guard responds with 503, not 401, since the token
+// may be valid.
 func ExampleIssuer_Intercept() {
 	issuer := m2mauthtest.NewIssuer()
 	issuer.AddResource("https://shopping.api", "read:products", "write:products")

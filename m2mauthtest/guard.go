@@ -8,8 +8,8 @@ import (
 	"github.com/m2mauth/m2mauth"
 )
 
-// Config returns the configuration of a guard for the API resource, ready for
-// [m2mauth.New] or to be changed first. Issuer, Audience and HTTPClient are set.
+// Config returns the configuration of a guard for the API resource. Issuer, Audience
+// and HTTPClient are set. Change other fields as you like, and pass it to [m2mauth.New].
 func (i *Issuer) Config(audience string) m2mauth.Config {
 	return m2mauth.Config{
 		Issuer:     i.URL(),
@@ -18,13 +18,13 @@ func (i *Issuer) Config(audience string) m2mauth.Config {
 	}
 }
 
-// Claims returns the claims of a machine-to-machine app that holds the scopes,
-// for unit tests of handlers: put them into the request's context with
-// [m2mauth.NewContext]. An empty appID stands for some app. The audience is
-// https://api.test, and they expire in an hour.
+// Claims returns the claims of a machine-to-machine app that holds the scopes. It is
+// for unit tests of handlers: put the claims into the request's context with
+// [m2mauth.NewContext]. If appID is empty, the app is an arbitrary one. The audience is
+// https://api.test, and the claims expire in an hour.
 //
-// They are the claims of a token that a guard verified, as in production. If it
-// refuses the token, the test fails at once.
+// As in production, the claims come from a token that a guard has verified. If the
+// guard rejects the token, the test fails immediately.
 func Claims(tb testing.TB, appID string, scopes ...string) m2mauth.Claims {
 	tb.Helper()
 	const audience = "https://api.test"

@@ -20,41 +20,40 @@ const (
 	tokenPath      = issuerPath + "/token"
 )
 
-// Issuer is an OAuth 2.0 and OpenID Connect issuer for tests. It serves
-// discovery, a key set (RFC 7517) and a token endpoint for the client
-// credentials grant (RFC 6749 section 4.4) with resource indicators (RFC 8707),
-// and answers as a Logto 1.42 server does.
+// Issuer is an OAuth 2.0 and OpenID Connect issuer for tests. It serves discovery,
+// a key set (RFC 7517), and a token endpoint for the client credentials grant (RFC
+// 6749 section 4.4) with resource indicators (RFC 8707). It responds as a Logto 1.42
+// server does.
 //
-// Make one with [NewIssuer] or [ListenIssuer]. It starts with one ES384 key and
-// without resources, roles and apps. An Issuer is safe for concurrent use.
+// Make one with [NewIssuer] or [ListenIssuer]. It starts with one ES384 key, and with
+// no resources, roles or apps. An Issuer is safe for concurrent use.
 //
-// Methods that set the issuer up panic with a sentence when they are asked for
-// what cannot be, such as an app with a role that nobody defined: that is a
-// mistake in the test, which has nothing to check about it.
+// Methods that set the issuer up panic if a call makes no sense, such as an app with
+// an undefined role. That is a mistake in the test, so there is no error to check.
 type Issuer struct {
 	origin string       // scheme and authority, no slash
 	client *http.Client // how to reach the issuer
 	close  func()       // what Close does; nil if nothing listens
 
-	mu sync.Mutex // guards the fields below; never held while a hook runs or an answer is written
+	mu sync.Mutex // guards the fields below; never held while a hook runs or a response is written
 
 	fetches Fetches
-	handler http.Handler // what Intercept made of serve; nil means serve itself
+	handler http.Handler // serve, wrapped by Intercept; nil means serve itself
 
 	keys   keyring
 	tenant tenant
 }
 
-// Fetches counts the requests that an [Issuer] received, of any method.
+// Fetches counts the requests that an [Issuer] received, with any HTTP method.
 type Fetches struct {
-	Discovery int // of either metadata document
+	Discovery int // either metadata document
 	JWKS      int
 	Token     int
 }
 
-// NewIssuer returns an issuer that lives in memory: nothing listens, and only
-// the client from [Issuer.Client] reaches it. Its identifier is
-// https://issuer.test/oidc. There is nothing to close.
+// NewIssuer returns an issuer that lives in memory. It does not listen: only the
+// client from [Issuer.Client] reaches it. Its identifier is https://issuer.test/oidc.
+// There is nothing to close.
 func NewIssuer() *Issuer {
 	i := newIssuer(memoryOrigin)
 	i.client = &http.Client{Transport: &inmemory.Transport{Origin: memoryOrigin, Handler: i}}
@@ -65,8 +64,8 @@ func newIssuer(origin string) *Issuer {
 	return &Issuer{origin: origin, keys: newKeyring(newKey("ES384")), tenant: newTenant()}
 }
 
-// URL returns the issuer identifier, which is also the iss claim of its tokens.
-// It ends in /oidc.
+// URL returns the issuer's identifier, which its tokens carry as iss. It ends in
+// /oidc.
 func (i *Issuer) URL() string { return i.origin + issuerPath }
 
 // TokenURL returns the URL of the token endpoint.
@@ -75,32 +74,32 @@ func (i *Issuer) TokenURL() string { return i.origin + tokenPath }
 // JWKSURL returns the URL of the key set.
 func (i *Issuer) JWKSURL() string { return i.origin + jwksPath }
 
-// Client returns a client that reaches the issuer, without a timeout of its own.
+// Client returns an HTTP client that reaches the issuer. It has no timeout.
 //
-// For an issuer from [NewIssuer] it calls the issuer's handler in memory, and
-// every other host is unknown to it. Answers are streamed: the body of one that
-// never ends can be read as it comes, and ends with an error when the request's
-// context does. It works inside a bubble of [testing/synctest]. The context of
-// the handler's request is canceled when the client gives up or closes the body.
+// For an issuer from [NewIssuer], the client calls the issuer's handler in memory and
+// knows no other host. It streams responses: you can read a body that never ends, and
+// the read fails when the request's context ends. It works in a bubble of
+// [testing/synctest]. The context of the handler's request is canceled when the client
+// gives up or closes the body.
 //
-// For an issuer from [ListenIssuer] it uses the network, without a proxy.
+// For an issuer from [ListenIssuer], the client uses the network, without a proxy.
 func (i *Issuer) Client() *http.Client {
 	c := *i.client
 	return &c
 }
 
-// Fetches returns the numbers of requests received so far. A request counts
-// when it arrives, before the hook of [Issuer.Intercept] sees it.
+// Fetches returns how many requests the issuer has received. A request counts when
+// it arrives, before the hook of [Issuer.Intercept] sees it.
 func (i *Issuer) Fetches() Fetches {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.fetches
 }
 
-// Intercept wraps every answer from now on: the handler that hook returns gets
-// the requests, and next is the issuer as it would have answered. The hook is
-// called once, at once; what it returns serves many requests at a time. Each
-// call replaces the hook before; nil takes it off.
+// Intercept lets a hook handle all requests from now on. The handler that hook
+// returns receives them, and next responds as the issuer would. Intercept calls the
+// hook once, immediately. The handler may be called concurrently. Each call replaces
+// the previous hook, and nil removes it.
 //
 //	issuer.Intercept(func(next http.Handler) http.Handler {
 //		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,9 +107,18 @@ func (i *Issuer) Fetches() Fetches {
 //		})
 //	})
 //
-// A handler that should hang waits for the end of its request's context, so that
-// its goroutine ends with the request. One that panics with
-// [http.ErrAbortHandler] breaks the connection.
+// To hang, a handler waits for the end of its request's context, so that its
+// goroutine ends too. To break the connection, it panics with [http.ErrAbortHandler].
+//
+// A guard that has fetched the keys does not notice an outage: it uses them for
+// Config.KeyTTL (10 minutes by default) and, while the issuer fails, for
+// Config.KeyStaleFor (an hour) more. Only then does it respond with 503. To see 503 at
+// once, use a new guard. Otherwise let the time pass in a bubble of
+// [testing/synctest]:
+//
+//	time.Sleep(10*time.Minute + time.Hour) // KeyTTL + KeyStaleFor: 503 from now on
+//	issuer.Intercept(nil)
+//	time.Sleep(30 * time.Second) // until the guard tries again: 200
 func (i *Issuer) Intercept(hook func(next http.Handler) http.Handler) {
 	var handler http.Handler
 	if hook != nil {
@@ -121,8 +129,8 @@ func (i *Issuer) Intercept(hook func(next http.Handler) http.Handler) {
 	i.handler = handler
 }
 
-// ServeHTTP counts the request, and has it answered through the hook of
-// [Issuer.Intercept], if there is one.
+// ServeHTTP counts the request and responds, through the hook of [Issuer.Intercept]
+// if there is one.
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.handlerFor(r.URL.Path).ServeHTTP(w, r)
 }
@@ -144,8 +152,8 @@ func (i *Issuer) handlerFor(path string) http.Handler {
 	return http.HandlerFunc(i.serve)
 }
 
-// serve answers as the recorded server does, but without its headers about
-// browsers' policies.
+// serve responds as the recorded server does, but without its headers for browser
+// policies.
 func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept-Encoding")
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
@@ -166,7 +174,7 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// allowOrigins lets scripts of all origins read the answer.
+// allowOrigins lets scripts of all origins read the response.
 func allowOrigins(h http.Header) {
 	h.Set("Vary", "Accept-Encoding, Origin")
 	h.Set("Access-Control-Allow-Origin", "*")
@@ -181,8 +189,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(body)
 }
 
-// marshal writes JSON as JavaScript does, with <, > and & as they are. It
-// panics if v cannot be written.
+// marshal encodes JSON as JavaScript does: it does not escape <, > and &. It panics
+// if v cannot be encoded.
 func marshal(v any) []byte {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)

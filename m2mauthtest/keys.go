@@ -16,18 +16,23 @@ import (
 	"slices"
 )
 
-// Rotate makes a new key that is published and signs from now on, and returns
-// its key ID. The key that signed until now stays published as the previous
-// one; the previous one until now goes. This is Logto's rotation without a grace
-// period. The algorithm is one of ES256, ES384, ES512, RS256, RS384, RS512,
-// PS256, PS384, PS512 (RSA keys have 2048 bits) and EdDSA or Ed25519, which are
-// two names of one algorithm: tokens and key set have the one given here.
+// Rotate makes a new key, publishes it, signs with it from now on, and returns its key
+// ID. The key that signed until now stays published as the previous key. The key that
+// was the previous one is no longer published. This is Logto's rotation without a
+// grace period.
 //
-// The key ID is the SHA-256 thumbprint of RFC 7638. A key in the key set has
-// the members that Logto writes, so an RS256 key has no alg; a key of any other
-// algorithm has.
+// alg is ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA or
+// Ed25519. RSA keys have 2048 bits. EdDSA and Ed25519 are two names for one algorithm:
+// tokens and the key set use the name given here. The key ID is the SHA-256 thumbprint
+// of RFC 7638. A published key has the members that Logto writes: an RS256 key has no
+// alg, any other key has one.
 //
-// Rotate panics if a staged key waits for [Issuer.Activate], as Logto refuses it.
+// A guard caches keys. It fetches the key set again when it sees the first token of
+// the new key, so that token is accepted. Without one, the guard keeps accepting a key
+// that is no longer published until Config.KeyTTL has passed (10 minutes by default).
+// Let that time pass in a bubble of [testing/synctest]: see [Issuer.Withdraw].
+//
+// Rotate panics if a staged key waits for [Issuer.Activate], since Logto refuses that.
 func (i *Issuer) Rotate(alg string) (kid string) {
 	k := newKey(alg) // outside the lock: an RSA key takes its time
 	i.mu.Lock()
@@ -37,10 +42,9 @@ func (i *Issuer) Rotate(alg string) (kid string) {
 	return k.id
 }
 
-// Stage publishes the next key, and returns its key ID. The current key signs
-// until [Issuer.Activate]. This is the start of Logto's rotation with a grace
-// period. The algorithms are those of [Issuer.Rotate]. Stage panics if a staged
-// key waits already.
+// Stage makes and publishes the next key, and returns its key ID. The current key
+// signs until [Issuer.Activate] is called. This is the start of Logto's rotation with
+// a grace period. For alg see [Issuer.Rotate]. Stage panics if a key is already staged.
 func (i *Issuer) Stage(alg string) (kid string) {
 	k := newKey(alg)
 	i.mu.Lock()
@@ -49,9 +53,9 @@ func (i *Issuer) Stage(alg string) (kid string) {
 	return k.id
 }
 
-// Activate ends what [Issuer.Stage] began: the staged key signs from now on, the
-// key that signed until now becomes the previous one, and the previous one until
-// now goes. It panics if no key is staged.
+// Activate completes the rotation that [Issuer.Stage] started. The staged key signs
+// from now on. The key that signed until now becomes the previous key. The key that
+// was the previous one is no longer published. Activate panics if no key is staged.
 func (i *Issuer) Activate() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -61,9 +65,21 @@ func (i *Issuer) Activate() {
 	i.keys.activate()
 }
 
-// Withdraw takes a key out of the key set. If it is the current one, it signs
-// on, and nobody can verify it. [Issuer.Sign] can use it by its ID. Withdraw
-// panics if the issuer never had such a key.
+// Withdraw removes a key from the key set. If it is the current key, it still signs,
+// but nobody can verify its tokens. [Issuer.Sign] can sign with a withdrawn key by its
+// ID. Withdraw panics if the issuer never had the key.
+//
+// A guard caches keys: it accepts a withdrawn key until it fetches the key set again,
+// at the latest when Config.KeyTTL has passed (10 minutes by default). A token of a
+// known key causes no fetch. Let the time pass in a bubble of [testing/synctest]:
+//
+//	issuer.Rotate("ES384") // publish another key first
+//	issuer.Withdraw(kid)
+//	time.Sleep(10 * time.Minute) // Config.KeyTTL: 401 from now on
+//
+// Do not withdraw the only key. A guard treats a key set without keys as a failure of
+// the issuer: it keeps the old keys for Config.KeyStaleFor (an hour) more, and then
+// responds with 503.
 func (i *Issuer) Withdraw(kid string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -71,10 +87,9 @@ func (i *Issuer) Withdraw(kid string) {
 	i.keys.withdrawn[kid] = true
 }
 
-// Replace makes a new key of the same algorithm under the same key ID, in the
-// place of the one that had it, as some issuers do when they restore a backup.
-// Tokens signed with the old one no longer verify. Replace panics if the issuer
-// never had such a key.
+// Replace replaces a key by a new one with the same key ID and algorithm, as some
+// issuers do when they restore a backup. The published key no longer verifies tokens
+// that were signed with the old one. Replace panics if the issuer never had the key.
 func (i *Issuer) Replace(kid string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -82,9 +97,9 @@ func (i *Issuer) Replace(kid string) {
 	i.keys.replace(newKey(old.alg).withID(kid))
 }
 
-// PublishJWK adds an odd key to the key set, after the real ones and those added
-// before, byte for byte: it need be neither a key nor JSON. Nil removes all keys
-// that PublishJWK added.
+// PublishJWK appends a key to the key set, byte for byte. It need be neither a valid
+// key nor valid JSON. It follows the real keys and those added earlier. Nil removes all
+// keys that PublishJWK added.
 func (i *Issuer) PublishJWK(jwk json.RawMessage) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -95,9 +110,8 @@ func (i *Issuer) PublishJWK(jwk json.RawMessage) {
 	i.keys.odd = append(i.keys.odd, slices.Clone(jwk))
 }
 
-// KeyIDs returns the IDs of the published keys in the order of the key set: the
-// current one, the staged one, the previous one. Those that [Issuer.PublishJWK]
-// added are left out.
+// KeyIDs returns the IDs of the published keys in the order of the key set: current,
+// staged, previous. It leaves out the keys that [Issuer.PublishJWK] added.
 func (i *Issuer) KeyIDs() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -108,7 +122,7 @@ func (i *Issuer) KeyIDs() []string {
 	return ids
 }
 
-// keyring holds the keys of an issuer. The issuer's mutex guards it.
+// keyring holds the keys of an issuer, whose mutex guards it.
 type keyring struct {
 	current, next, previous *key // next and previous may be nil
 	all                     map[string]*key
@@ -145,7 +159,7 @@ func (r *keyring) replace(k *key) {
 	r.all[k.id] = k
 }
 
-// get returns a key that the issuer has or had.
+// get returns a key that the issuer has or had, and panics if there is none.
 func (r *keyring) get(method, kid string) *key {
 	k := r.all[kid]
 	if k == nil {
@@ -173,8 +187,8 @@ func (r *keyring) jwks() []byte {
 	return slices.Concat([]byte(`{"keys":[`), bytes.Join(jwks, []byte(",")), []byte(`]}`))
 }
 
-// signingAlgs returns what discovery says of ID tokens. Logto lists all that a
-// published key could do; its RSA key, which signs RS256, could do PS256.
+// signingAlgs returns what discovery lists for ID tokens. Logto lists every algorithm
+// that fits a published key, so an RSA key, which signs RS256, adds PS256.
 func (r *keyring) signingAlgs() []string {
 	algs := []string{} // never null
 	for _, k := range r.published() {
@@ -191,7 +205,7 @@ func (r *keyring) signingAlgs() []string {
 	return algs
 }
 
-// key is a signing key. It never changes.
+// key is a signing key. It is immutable.
 type key struct {
 	id     string
 	alg    string
@@ -214,7 +228,7 @@ func newKey(alg string) *key {
 	return k
 }
 
-// generate returns nil for an algorithm that it does not know.
+// generate returns nil for an unknown algorithm.
 func generate(alg string) (signer crypto.Signer, err error) {
 	switch alg {
 	case "ES256":

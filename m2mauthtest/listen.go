@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// ListenIssuer returns an issuer that listens on a TCP address such as
-// "127.0.0.1:0", where port 0 stands for any free port. Its identifier is
-// http://, the address with the real port, and /oidc. The address must name its
-// host, since the host becomes part of the identifier. [Issuer.Close] ends it.
+// ListenIssuer returns an issuer that listens on a TCP address, such as
+// "127.0.0.1:0". Port 0 picks a free port. Its identifier is http://HOST:PORT/oidc,
+// with the real port. The address must name a host, since the host is part of the
+// identifier. [Issuer.Close] stops the issuer.
 //
-// It is for end-to-end tests and demonstrations. It speaks plain HTTP, which
-// m2mauth accepts from loopback addresses.
+// Use it for end-to-end tests and demos. It speaks plain HTTP, which m2mauth accepts
+// from loopback addresses.
 func ListenIssuer(addr string) (*Issuer, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -31,7 +31,7 @@ func ListenIssuer(addr string) (*Issuer, error) {
 	port := fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
 
 	i := newIssuer("http://" + net.JoinHostPort(host, port))
-	network := &http.Transport{} // of its own, so that Close can end its connections
+	network := &http.Transport{} // not shared, so that Close can close its connections
 	i.client = &http.Client{Transport: network}
 	closeServer := startServer(listener, i)
 	i.close = sync.OnceFunc(func() {
@@ -41,16 +41,16 @@ func ListenIssuer(addr string) (*Issuer, error) {
 	return i, nil
 }
 
-// Close stops listening, gives requests in progress a second to end, then
-// cancels their contexts and waits for them for five seconds more. Later calls
-// do nothing, and Close does nothing for an issuer from [NewIssuer].
+// Close stops listening and gives requests in progress one second to end. Then it
+// cancels their contexts and waits for up to five seconds more. Later calls do
+// nothing. For an issuer from [NewIssuer], Close does nothing.
 func (i *Issuer) Close() {
 	if i.close != nil {
 		i.close()
 	}
 }
 
-// startServer serves from a goroutine, and returns the function that ends it.
+// startServer serves from a goroutine and returns the function that stops it.
 func startServer(listener net.Listener, handler http.Handler) (closeServer func()) {
 	requests, hangUp := context.WithCancel(context.Background())
 	srv := &http.Server{
@@ -58,7 +58,7 @@ func startServer(listener net.Listener, handler http.Handler) (closeServer func(
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      time.Minute, // room for a hook that trickles
+		WriteTimeout:      time.Minute, // enough for a hook that responds slowly
 		IdleTimeout:       time.Minute,
 	}
 	ended := make(chan struct{})

@@ -6,11 +6,12 @@ import (
 	"sync"
 )
 
-// In FIPS 140 mode, Go seeds a generator of its own from the jitter of the clock.
-// In a bubble of testing/synctest the clock stands still, and the seeding panics. A
-// generator that was seeded before does not help for sure: each that reads at the
-// same time gets one of its own, and a garbage collection drops them. So what needs
-// random bytes runs on a goroutine that belongs to no bubble.
+// In FIPS 140 mode (GODEBUG=fips140=on or only), Go seeds its random generators from
+// the jitter of the clock. In a bubble of testing/synctest the clock stands still, and
+// seeding panics. A generator that was seeded earlier does not reliably help: each
+// concurrent reader gets its own, and a garbage collection drops them. So everything
+// that needs random bytes runs on one goroutine outside of every bubble, which lives
+// as long as the process.
 var apart struct {
 	mu    sync.Mutex
 	start chan func()
@@ -30,7 +31,7 @@ func init() {
 	}()
 }
 
-// outsideBubbles runs f, which needs random bytes and must not panic.
+// outsideBubbles runs f, which may read random bytes and must not panic.
 func outsideBubbles(f func()) {
 	if apart.start == nil {
 		f()

@@ -8,20 +8,19 @@ import (
 	"unicode"
 )
 
-// App is a machine-to-machine app: what a client needs to get a token.
+// App is a machine-to-machine app, with what a client needs to get a token.
 type App struct {
 	Name   string
 	ID     string // 21 characters of a to z and 0 to 9, like Logto's
 	Secret string
 }
 
-// AddResource registers an API resource and the scopes (permissions) that it
-// has. The indicator is the resource parameter of token requests and the aud of
-// their tokens, and never normalized: with and without a slash at the end are
-// two resources.
+// AddResource registers an API resource and its scopes (permissions). The indicator is
+// the resource parameter of token requests and the aud of their tokens. It is never
+// normalized: with and without a trailing slash are two resources.
 //
-// It panics if the resource exists, or a scope is given twice, is empty or has
-// white space, which Logto refuses.
+// It panics if the indicator is empty or registered already, or if a scope is empty,
+// is given twice, or has white space, which Logto refuses.
 func (i *Issuer) AddResource(indicator string, scopes ...string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -39,11 +38,11 @@ func (i *Issuer) AddResource(indicator string, scopes ...string) {
 	i.tenant.resources[indicator] = &resource{scopes: slices.Clone(scopes), lifetime: time.Hour}
 }
 
-// AddRole defines a machine-to-machine role that grants scopes of a resource.
-// Called again with the same name it adds to what the role grants, also of
-// another resource, and apps that have the role get it with their next token.
+// AddRole defines a machine-to-machine role that grants scopes of a resource. Called
+// again with the same name, it adds scopes to the role, also those of another
+// resource. Apps that have the role get them with their next token.
 //
-// It panics if the resource or a scope of it is unknown, or the role is one for
+// It panics if the resource or one of its scopes is unknown, or if the role is for
 // users.
 func (i *Issuer) AddRole(name, resource string, scopes ...string) {
 	i.mu.Lock()
@@ -51,19 +50,19 @@ func (i *Issuer) AddRole(name, resource string, scopes ...string) {
 	i.tenant.addRole("AddRole", name, forApps, resource, scopes)
 }
 
-// AddUserRole defines a role for users, which no app can have. It exists so
-// that a test can see the refusal that Logto's console gives. It panics as
-// [Issuer.AddRole] does.
+// AddUserRole defines a role for users, which no app can have. A test can use it to
+// see that [Issuer.AddApp] refuses such a role, as Logto's Console does. AddUserRole
+// panics as [Issuer.AddRole] does.
 func (i *Issuer) AddUserRole(name, resource string, scopes ...string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.tenant.addRole("AddUserRole", name, forUsers, resource, scopes)
 }
 
-// AddApp registers a machine-to-machine app. An app without roles gets tokens
-// for every resource, with no scope.
+// AddApp registers a machine-to-machine app. An app without roles gets tokens for
+// every resource, but without scopes.
 //
-// It panics if there is an app of that name, or a role is unknown or for users.
+// It panics if an app has that name already, or if a role is unknown or for users.
 func (i *Issuer) AddApp(name string, roles ...string) App {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -92,7 +91,7 @@ func (i *Issuer) AddApp(name string, roles ...string) App {
 	return a.App
 }
 
-// RemoveApp deletes an app. It gets no more tokens; those that it has stay
+// RemoveApp deletes an app. The app gets no more tokens. The tokens that it has stay
 // valid. RemoveApp panics if no app has the ID.
 func (i *Issuer) RemoveApp(id string) {
 	i.mu.Lock()
@@ -103,12 +102,12 @@ func (i *Issuer) RemoveApp(id string) {
 	delete(i.tenant.apps, id)
 }
 
-// AddOrganization creates an organization. Its ID is the organization_id
-// parameter of token requests: together with resource for a token of the
-// organization's role in an API resource, alone for an organization token, whose
-// aud is urn:logto:organization:ID.
+// AddOrganization creates an organization. A token request names it in the parameter
+// organization_id. With the parameter resource, the request gets a token for that API
+// resource which is limited to the organization. Without it, the request gets an
+// organization token, whose aud is urn:logto:organization:ID.
 //
-// It panics if the ID is empty or exists.
+// It panics if the ID is empty or exists already.
 func (i *Issuer) AddOrganization(id string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -118,23 +117,23 @@ func (i *Issuer) AddOrganization(id string) {
 	i.tenant.organizations[id] = map[string][]string{}
 }
 
-// AddOrganizationRole defines a machine-to-machine role that apps can have within
-// an organization, and that grants scopes of a resource there. With resource ""
-// the scopes are permissions of organizations themselves, for organization tokens;
-// they stand in tokens in the order in which they were first given here. Called
-// again with the same name it adds to what the role grants.
+// AddOrganizationRole defines a machine-to-machine role that an app can have in an
+// organization. It grants scopes of a resource there. If resource is "", the scopes are
+// organization permissions, for organization tokens. Tokens list them in the order in
+// which they were first defined. Called again with the same name, AddOrganizationRole
+// adds scopes to the role.
 //
-// It panics if the resource or a scope of it is unknown, or a permission is empty
-// or has white space.
+// It panics if the resource or one of its scopes is unknown, or if a permission is
+// empty or has white space.
 func (i *Issuer) AddOrganizationRole(name, resource string, scopes ...string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.tenant.addOrganizationRole("AddOrganizationRole", name, resource, scopes)
 }
 
-// AddToOrganization makes an app a member of an organization, with roles of
-// [Issuer.AddOrganizationRole]; called again it adds roles. A member without roles
-// gets tokens too, with no scope.
+// AddToOrganization makes an app a member of an organization, with roles from
+// [Issuer.AddOrganizationRole]. Called again, it adds roles. A member without roles
+// gets tokens too, but without scopes.
 //
 // It panics if the organization, the app or a role is unknown.
 func (i *Issuer) AddToOrganization(organization, appID string, roles ...string) {
@@ -155,9 +154,9 @@ func (i *Issuer) AddToOrganization(organization, appID string, roles ...string) 
 	members[appID] = append(members[appID], roles...)
 }
 
-// SetTokenLifetime sets how long tokens from the token endpoint for a resource
-// are valid, in whole seconds; an hour by default. It panics if the resource is
-// unknown or d is shorter than a second.
+// SetTokenLifetime sets how long tokens for a resource are valid if they come from the
+// token endpoint, in whole seconds. The default is an hour. It panics if the resource
+// is unknown or d is less than a second.
 func (i *Issuer) SetTokenLifetime(resource string, d time.Duration) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -275,8 +274,8 @@ func (t *tenant) addOrganizationRole(method, name, indicator string, scopes []st
 	t.organizationRoles[name][indicator] = append(t.organizationRoles[name][indicator], scopes...)
 }
 
-// rolesOf returns what an app is granted by its roles: those of the tenant, or
-// where the request names an organization only those that it has there.
+// rolesOf returns what an app's roles grant. If the request names an organization,
+// these are the app's roles there. Otherwise they are its roles in the tenant.
 func (t *tenant) rolesOf(a *app, organization string) (all []grants) {
 	if organization != "" {
 		for _, name := range t.organizations[organization][a.ID] {
@@ -290,8 +289,8 @@ func (t *tenant) rolesOf(a *app, organization string) (all []grants) {
 	return all
 }
 
-// granted returns those of the scopes that were asked for that the roles grant,
-// each once, in the order of asking.
+// granted returns the requested scopes that the roles grant, each once, in the order
+// of the request.
 func granted(roles []grants, indicator string, asked []string) []string {
 	var scopes []string
 	for _, scope := range asked {
@@ -303,7 +302,7 @@ func granted(roles []grants, indicator string, asked []string) []string {
 	return scopes
 }
 
-// mistake panics: the test set the issuer up wrongly.
+// mistake panics, since the test set the issuer up wrongly.
 func mistake(method, format string, args ...any) {
 	panic("m2mauthtest: " + method + ": " + fmt.Sprintf(format, args...))
 }

@@ -19,73 +19,83 @@ import (
 	_ "crypto/sha512" // for crypto.SHA384 and crypto.SHA512
 )
 
-// defaultAppID is the app of tokens that name none.
+// defaultAppID is the app of a token that names none.
 const defaultAppID = "m2mauthtestapp0000000"
 
-// Token says what a token signed by [Issuer.Sign] holds. The zero Token, but for
-// its audience, is a good access token of a machine-to-machine app, with the
-// header and the claims that Logto writes, in its order: alg, typ, kid, and jti,
-// sub, iat, exp, scope, client_id, iss, aud.
+// Token describes a token for [Issuer.Sign]. A Token with only an Audience is a valid
+// access token of a machine-to-machine app. It has the header members and claims that
+// Logto writes, in Logto's order: alg, typ, kid, and jti, sub, iat, exp, scope,
+// client_id, iss, aud.
 type Token struct {
-	// AppID is the sub and the client_id. "" means an app ID that is always the
-	// same. Claims can give a user's token: {"sub": "another"}.
+	// AppID is the sub and the client_id. "" means a fixed app ID. For a user's
+	// token, set sub in Claims: {"sub": "another"}.
 	AppID string
 
 	// Audience is the aud.
 	Audience string
 
-	// Scopes is the scope, joined by spaces. If there are none there is no such
-	// claim, as in Logto's tokens; one empty scope gives an empty claim.
+	// Scopes is the scope, joined by spaces. Without scopes the token has no such
+	// claim, as with Logto. A single empty scope makes an empty claim.
 	Scopes []string
 
-	// OrganizationID is the organization_id, the first of the claims, of a token
-	// that is limited to an organization. "" means that there is no such claim. An
-	// organization token has none: its Audience is urn:logto:organization:ID.
+	// OrganizationID is the organization_id, the first claim of a token that is
+	// limited to an organization. "" means no such claim. An organization token has
+	// none: its Audience is urn:logto:organization:ID.
 	OrganizationID string
 
-	// Lifetime is the time from iat, which is now, to exp, in whole seconds.
-	// 0 means an hour. With a negative one the token has expired.
+	// Lifetime is the time from iat, which is now, to exp, in whole seconds. 0
+	// means an hour. A guard accepts a token until its Config.Leeway after exp, 30
+	// seconds by default: so it still accepts one with a Lifetime of -time.Second.
+	// For a token that every guard rejects, set Expired.
 	Lifetime time.Duration
 
-	// KeyID names the key that signs, one that the issuer has or had, and the
-	// kid. "" means the current key.
+	// Expired makes a token that expired an hour ago, which is more than any
+	// Config.Leeway. Its iat is two hours ago. Sign panics if Lifetime is set too.
+	Expired bool
+
+	// KeyID is the key that signs, and the kid. The issuer must have or have had
+	// the key. "" means the current key.
 	KeyID string
 
-	// Algorithm is the alg, and what signs as far as the key can: an RSA key
-	// can do RS256 to PS512, an EC key the hash of any ES algorithm, an Ed25519
-	// key EdDSA and Ed25519. For "none" the signature is empty, for HS256, HS384
-	// and HS512 it is made with Secret. For all else the key signs by its own
-	// algorithm. "" means the algorithm of the key.
+	// Algorithm is the alg. The key signs with this algorithm if it can: an RSA
+	// key with RS256 to PS512, an EC key with the hash of any ES algorithm, an
+	// Ed25519 key with EdDSA or Ed25519. Otherwise the key signs with its own
+	// algorithm. For "none" the signature is empty. For HS256, HS384 and HS512,
+	// Secret signs. "" means the algorithm of the key.
 	Algorithm string
 
-	// Secret is the key of HS256, HS384 and HS512.
+	// Secret is the key for HS256, HS384 and HS512.
 	Secret []byte
 
-	// Header holds members that replace the usual ones or follow them. A nil
-	// value removes the member; json.RawMessage("null") writes null. What
-	// signs does not depend on it.
+	// Header holds members that replace the usual ones or follow them. A nil value
+	// removes the member. json.RawMessage("null") writes null. Header does not
+	// change which key and algorithm sign.
 	Header map[string]any
 
 	// Claims does the same for the payload.
 	Claims map[string]any
 
-	// RawHeader, if not nil, is the header instead, byte for byte: for JSON
-	// that no encoder writes, such as doubled members.
+	// RawHeader, if not nil, replaces the whole header, byte for byte. It is for
+	// JSON that no encoder writes, such as duplicate members.
 	RawHeader []byte
 
 	// RawClaims does the same for the payload.
 	RawClaims []byte
 }
 
-// Token returns a good access token of some machine-to-machine app. Nothing
+// Token returns a valid access token of an arbitrary machine-to-machine app. Nothing
 // needs to be registered for it.
 func (i *Issuer) Token(audience string, scopes ...string) string {
 	return i.Sign(Token{Audience: audience, Scopes: scopes})
 }
 
-// Sign returns the token in the compact form of JWS (RFC 7515 section 7.1). It
-// panics if the issuer never had the key, or a member cannot be written as JSON.
+// Sign signs the token and returns it in the compact form (RFC 7515 section 7.1). It
+// panics if the issuer never had the key, if a member cannot be encoded as JSON, or if
+// both Expired and Lifetime are set.
 func (i *Issuer) Sign(t Token) string {
+	if t.Expired && t.Lifetime != 0 {
+		mistake("Sign", "Expired and Lifetime exclude each other: leave Lifetime out")
+	}
 	k := i.signingKey(t.KeyID)
 	if t.Algorithm == "" {
 		t.Algorithm = k.alg
@@ -126,6 +136,9 @@ func (t Token) claims(issuer string) []member {
 	jti := make([]byte, 32)
 	outsideBubbles(func() { _, _ = rand.Read(jti) }) // never fails
 	iat := time.Now().Unix()
+	if t.Expired {
+		iat -= int64(2 * time.Hour / time.Second)
+	}
 	var claims []member
 	if t.OrganizationID != "" {
 		claims = append(claims, member{"organization_id", t.OrganizationID})
@@ -146,14 +159,14 @@ func (t Token) claims(issuer string) []member {
 	)
 }
 
-// member is a member of a JSON object whose order matters.
+// member is a member of a JSON object, in which order matters here.
 type member struct {
 	name  string
 	value any
 }
 
-// object writes the members, changed as [Token.Header] says. New members follow
-// in the order of their names, so that equal Tokens look alike.
+// object encodes the members, changed as [Token.Header] says. New members follow in
+// the order of their names, so that equal Tokens have the same form.
 func object(members []member, changes map[string]any) []byte {
 	members = slices.Clone(members)
 	for _, name := range slices.Sorted(maps.Keys(changes)) {
@@ -181,7 +194,7 @@ func object(members []member, changes map[string]any) []byte {
 	return b.Bytes()
 }
 
-// sign signs by the algorithm as [Token.Algorithm] says.
+// sign signs with the algorithm, as [Token.Algorithm] says.
 func (k *key) sign(alg string, secret, input []byte) []byte {
 	family, hash := parseAlgorithm(alg)
 	switch family {
@@ -212,8 +225,8 @@ func (k *key) sign(alg string, secret, input []byte) []byte {
 	}
 }
 
-// parseAlgorithm splits the name of an algorithm (RFC 7518 section 3.1). The
-// hash is 0 where there is none, and the family "" where it is unknown.
+// parseAlgorithm splits the name of an algorithm (RFC 7518 section 3.1). The hash is
+// 0 if there is none, and the family is "" if it is unknown.
 func parseAlgorithm(alg string) (family string, hash crypto.Hash) {
 	hashes := map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}
 	if alg == "none" {
@@ -233,7 +246,7 @@ func digest(hash crypto.Hash, input []byte) []byte {
 	return h.Sum(nil)
 }
 
-// signHMAC signs with short secrets too, which GODEBUG=fips140=only forbids.
+// signHMAC also signs with short secrets, which GODEBUG=fips140=only forbids.
 func signHMAC(hash crypto.Hash, secret, input []byte) (signature []byte) {
 	fips140.WithoutEnforcement(func() {
 		mac := hmac.New(hash.New, secret)
@@ -243,8 +256,8 @@ func signHMAC(hash crypto.Hash, secret, input []byte) (signature []byte) {
 	return signature
 }
 
-// signECDSA returns r and s, each as long as the curve's order, in place of
-// ASN.1 (RFC 7518 section 3.4).
+// signECDSA returns r and s, each as long as the curve's order, instead of ASN.1 (RFC
+// 7518 section 3.4).
 func signECDSA(k *ecdsa.PrivateKey, digest []byte) []byte {
 	var r, s *big.Int
 	var err error

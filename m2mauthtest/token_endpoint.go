@@ -48,8 +48,8 @@ func (i *Issuer) serveToken(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// grant returns the token that the request may have. The order of the checks is
-// the recorded server's.
+// grant returns the token that the request gets. It checks in the order of the
+// recorded server.
 func (i *Issuer) grant(r *http.Request) (Token, *oidcError) {
 	params, refusal := readParams(r)
 	if refusal != nil {
@@ -102,8 +102,8 @@ func (i *Issuer) grant(r *http.Request) (Token, *oidcError) {
 	}, nil
 }
 
-// organizationToken has the scopes in the order of the tenant, and an empty scope
-// in place of none.
+// organizationToken returns a token with the scopes in the order of the tenant. Where
+// there is none, it has an empty scope.
 func (t *tenant) organizationToken(a *app, organization string, roles []grants, asked []string) Token {
 	permissions := slices.DeleteFunc(slices.Clone(t.permissions), func(p string) bool { return !slices.Contains(asked, p) })
 	if permissions = granted(roles, "", permissions); len(permissions) == 0 {
@@ -115,9 +115,9 @@ func (t *tenant) organizationToken(a *app, organization string, roles []grants, 
 // organizationsResource is the indicator that the recorded server reserves.
 const organizationsResource = "urn:logto:resource:organizations"
 
-// reservedToken has every organization permission that was asked for, whatever
-// the app's roles. That is what the recorded server grants, and why no API may
-// accept this audience.
+// reservedToken returns a token with every organization permission of the request,
+// whatever the app's roles are. The recorded server grants that, so no API may accept
+// this audience.
 func (t *tenant) reservedToken(a *app, asked []string) Token {
 	return Token{
 		AppID:    a.ID,
@@ -127,9 +127,8 @@ func (t *tenant) reservedToken(a *app, asked []string) Token {
 	}
 }
 
-// readParams reads the body, a form or JSON. A parameter without a value counts
-// as left out, and only resource may come twice (RFC 6749 section 3.2, RFC 8707
-// section 2).
+// readParams reads the body, a form or JSON. A parameter without a value counts as
+// missing, and only resource may be repeated (RFC 6749 section 3.2, RFC 8707 section 2).
 func readParams(r *http.Request) (url.Values, *oidcError) {
 	var params url.Values
 	var err error
@@ -152,7 +151,7 @@ func readParams(r *http.Request) (url.Values, *oidcError) {
 	return params, nil
 }
 
-// readJSON reads parameters that are strings or, for several values, arrays.
+// readJSON reads parameters that are strings, or arrays for several values.
 func readJSON(r *http.Request) (url.Values, error) {
 	var body map[string]any
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
@@ -176,8 +175,8 @@ type clientCredentials struct {
 	basic      bool
 }
 
-// readCredentials reads the client's ID and secret, from the header or from the
-// body (RFC 6749 section 2.3.1). In the header both are form-encoded first.
+// readCredentials reads the client's ID and secret from the header or from the body
+// (RFC 6749 section 2.3.1). In the header both are form-encoded.
 func readCredentials(r *http.Request, params url.Values) (clientCredentials, *oidcError) {
 	if r.Header.Get("Authorization") == "" {
 		if params.Get("client_id") == "" {
@@ -238,8 +237,8 @@ func (t *tenant) target(indicators []string) (string, *oidcError) {
 	return "", newOIDCError("invalid_target", problem)
 }
 
-// oidcError is the body of a refusal: that of RFC 6749 section 5.2 and what
-// Logto puts before it.
+// oidcError is the body of an error response: that of RFC 6749 section 5.2, after the
+// members that Logto adds.
 type oidcError struct {
 	Code        string `json:"code"`
 	Message     string `json:"message"`
@@ -250,7 +249,7 @@ type oidcError struct {
 	challenge bool // send WWW-Authenticate
 }
 
-// newOIDCError returns a refusal with status 400.
+// newOIDCError returns an error response with status 400.
 func newOIDCError(name, description string) *oidcError {
 	message := map[string]string{
 		"access_denied":          "Access denied.",

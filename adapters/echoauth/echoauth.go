@@ -7,30 +7,29 @@
 //		…
 //	}
 //
-// A refused request is left to echo's error handler, as echo's own middlewares
-// do: the header fields of the answer are set (WWW-Authenticate, Retry-After,
-// Cache-Control), and an error is returned, for which
+// A rejected request is left to echo's error handler, as with echo's own middlewares.
+// The headers WWW-Authenticate, Retry-After and Cache-Control are set, and an error is
+// returned:
 //
 //   - echo's default error handler writes the status and the body of
-//     [m2mauth.Error.Response], as with net/http;
-//   - [echo.StatusCode] gives the status, to an error handler of your own;
-//   - [errors.As] finds the [*m2mauth.Error], and a [*echo.HTTPError] that holds
-//     its status and text. The whole error is for logs alone.
+//     [m2mauth.Error.Response], as with net/http.
+//   - [echo.StatusCode] returns the status, for an error handler of your own.
+//   - [errors.As] finds the [*m2mauth.Error], and an [*echo.HTTPError] with its status
+//     and text. The whole error is for logs only.
 //
-// If Config.ErrorHandler is set, that answers instead: the error that echo's
-// error handler gets then comes after a response that is committed.
+// If Config.ErrorHandler is set, it writes the response. echo's error handler then gets
+// the error after the response is committed.
 //
-// With echo v4 use echo.WrapMiddleware(guard.Require("read:products")). Its path
-// parameters are hidden from rules then: [m2mauth.OrganizationPath] refuses all.
+// Package echo4auth is for echo v4.
 //
 // # Traps
 //
-//   - group.Use guards only the routes that are added to the group after it, and none
-//     that is added to e itself. A route that was added before is open.
-//   - e.Pre runs before echo has matched a route: [m2mauth.OrganizationPath] finds no
-//     value there, and refuses everybody; so does a middleware around all of echo.
-//   - Make the guard once, when the program starts. One that is made in a handler has
-//     no keys and knows no tokens: it fetches keys for each request.
+//   - group.Use guards only the routes that are added to the group after it, and no
+//     route that is added to e itself. A route that was added before is open.
+//   - e.Pre and any middleware around all of echo run before echo has matched a route.
+//     [m2mauth.OrganizationPath] finds no value there and rejects every request.
+//   - Make the guard once, when the program starts. A guard made in a handler has no
+//     keys and no cached tokens, and fetches keys for each request.
 package echoauth
 
 import (
@@ -46,35 +45,36 @@ import (
 	"github.com/m2mauth/m2mauth"
 )
 
-// Require lets a request through if its token holds all of the scopes. It panics
-// as [m2mauth.AllScopes] does, and where [m2mauth.Guard.ValidateRule] returns an
-// error, as for a nil guard.
+// Require lets a request through if its token has all of the scopes. It panics as
+// [m2mauth.AllScopes] does, and if [m2mauth.Guard.ValidateRule] returns an error, as
+// for a nil guard.
 func Require(guard *m2mauth.Guard, scopes ...string) echo.MiddlewareFunc {
 	return middleware(guard, m2mauth.AllScopes(scopes...))
 }
 
-// RequireAny lets a request through if its token holds any of the scopes. It panics
-// as [m2mauth.AnyScope] does, and where [m2mauth.Guard.ValidateRule] returns an error.
+// RequireAny lets a request through if its token has at least one of the scopes. It
+// panics as [m2mauth.AnyScope] does, and if [m2mauth.Guard.ValidateRule] returns an
+// error.
 func RequireAny(guard *m2mauth.Guard, scopes ...string) echo.MiddlewareFunc {
 	return middleware(guard, m2mauth.AnyScope(scopes...))
 }
 
-// RequireRule lets a request through if its token meets the rule, which may look
-// at the request, its path parameters included. It panics where
-// [m2mauth.Guard.ValidateRule] returns an error, as for the zero Rule.
+// RequireRule lets a request through if its token meets the rule. The rule may use the
+// request and its path parameters. It panics if [m2mauth.Guard.ValidateRule] returns an
+// error, as for the zero Rule.
 func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) echo.MiddlewareFunc {
 	return middleware(guard, rule)
 }
 
 // Authenticate lets a request through if it has any valid token. That is
-// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics where
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
 // [m2mauth.Guard.ValidateRule] returns an error.
 func Authenticate(guard *m2mauth.Guard) echo.MiddlewareFunc {
 	return middleware(guard, m2mauth.AnyToken())
 }
 
-// Claims returns the claims of the token that the request came with. Where no token
-// was checked ok is false, and the claims are the zero Claims.
+// Claims returns the claims of the request's token. If no token was checked, it returns
+// the zero Claims and false.
 func Claims(c *echo.Context) (claims m2mauth.Claims, ok bool) {
 	return m2mauth.FromContext(c.Request().Context())
 }

@@ -7,54 +7,34 @@
 //		…
 //	}
 //
-// Claims are in c.Context() too, where [m2mauth.FromContext] finds them. A
-// [fiber.Ctx] is a [context.Context] itself, but not that one: pass c.Context() on.
+// [m2mauth.Guard.WriteError] responds to a rejected request, as with net/http. fiber's
+// ErrorHandler does not see the error: the default one would show its text and its
+// cause. To change the response, set Config.ErrorHandler of the guard. It gets the
+// request without its body.
 //
-// A refused request is answered by [m2mauth.Guard.WriteError], as it is with
-// net/http, and what stands behind the guard is not called. fiber's ErrorHandler
-// is told nothing of it, since the default one would answer with an error's
-// text and its cause. Config.ErrorHandler gets the request without its body.
+// # Traps
 //
-// What the guard and rules see of a request are copies, which may be kept though
-// fasthttp overwrites its buffers with the next request. The [m2mauth.Request] that
-// a rule's function gets is for the duration of its call alone.
-//
-// # What fiber does otherwise than net/http
-//
-//   - fasthttp refuses header fields of more than 4 KiB in all, with 431. Set
-//     fiber.Config.ReadBufferSize to 16 KiB or more: tokens may have 8 KiB. With a
-//     larger m2mauth.Config.MaxTokenBytes, set it to that and 8 KiB more.
-//   - What fasthttp refuses before any handler, such as a control character in a
-//     field, comes to fiber.Config.ErrorHandler, and the default one answers with a
-//     text that has the header in it, the token included. Set one that answers with
-//     the status alone, as the example does.
-//   - fasthttp takes a field whose name is followed by white space, which RFC 9112
-//     §5.1 has servers refuse.
-//   - Nobody tells a handler that its caller has gone. The guard stops waiting for
-//     keys when c.Context() ends, which is never unless something in front of it
-//     sets a context, as fiber's timeout middleware does; Config.FetchTimeout
-//     bounds the wait in any case.
-//   - A panic ends the whole process. Put fiber's recover middleware in front of
-//     the guard, for functions given to [m2mauth.Custom] and Config.ErrorHandler.
-//   - Handlers run in the order in which they were registered. A route that was
-//     registered before app.Use(guard) is not guarded.
-//   - app.Use("/orgs/:org", guard) does not run for a path in which :org would be
-//     empty, and a route such as app.Get("/orgs/*") takes it: /orgs//products is open.
-//     Give the guard to the route itself, or to app.Use of a prefix without parameters.
-//   - Make the guard once, when the program starts. One that is made in a handler has
-//     no keys and knows no tokens: it fetches keys for each request.
-//   - A guard in app.Use or in a group sees the path parameters of its own prefix,
-//     not those of the route that comes after: for all others
-//     [m2mauth.OrganizationPath] refuses. Values are those of c.Params: percent
-//     encoded unless fiber.Config.UnescapePath is set. In an app that is mounted at a
-//     prefix with parameters, c.Params mixes the values up; use a group there.
-//   - A cache in front of the guard answers without asking it, also when the token
-//     has expired. Put fiber's cache middleware behind the guard.
-//   - Rules see the method and the pattern that fiber routes by, and the URL as it was
-//     sent. That is nil where net/http would answer 400.
-//   - Of Host, Content-Type and User-Agent only the last field is seen.
-//   - fasthttp puts the trailers of a chunked body among the header fields. The guard
-//     and rules do not see them, nor, in such a request, fields that a middleware added.
+//   - fasthttp rejects headers of more than 4 KiB in all, with 431. A token may have 8
+//     KiB: set fiber.Config.ReadBufferSize to 16 KiB or more. With a larger
+//     Config.MaxTokenBytes of the guard, set it to that plus 8 KiB.
+//   - fiber.Config.ErrorHandler handles what fasthttp rejects before any handler runs,
+//     such as a control character in a header. The default one responds with a text that
+//     contains the header, and so the token. Set one that writes only the status.
+//   - A panic ends the process. Put fiber's recover middleware in front of the guard,
+//     for functions given to [m2mauth.Custom] and for Config.ErrorHandler.
+//   - Handlers run in the order of registration. A route that was registered before
+//     app.Use(guard) is open.
+//   - app.Use("/orgs/:org", guard) does not run if :org is empty, but a route such as
+//     app.Get("/orgs/*") does: /orgs//products is open. Give the guard to the route
+//     itself, or to app.Use with a prefix without parameters.
+//   - A cache in front of the guard responds without asking the guard, even when the
+//     token has expired. Put fiber's cache middleware behind the guard.
+//   - Make the guard once, when the program starts. A guard made in a handler has no
+//     keys and no cached tokens, and fetches keys for each request.
+//   - Pass c.Context() on to other functions: [m2mauth.FromContext] finds the claims
+//     there. A [fiber.Ctx] is a [context.Context] too, but a different one.
+//   - c.Context() does not end when the caller leaves, unless a middleware such as
+//     fiber's timeout sets one that does. Config.FetchTimeout limits the wait for keys.
 package fiberauth
 
 import (
@@ -72,35 +52,54 @@ import (
 	"github.com/m2mauth/m2mauth"
 )
 
-// Require lets a request through if its token holds all of the scopes. It panics
-// as [m2mauth.AllScopes] does, and where [m2mauth.Guard.ValidateRule] returns an
-// error, as for a nil guard.
+// Require lets a request through if its token has all of the scopes. It panics as
+// [m2mauth.AllScopes] does, and if [m2mauth.Guard.ValidateRule] returns an error, as
+// for a nil guard.
 func Require(guard *m2mauth.Guard, scopes ...string) fiber.Handler {
 	return handler(guard, m2mauth.AllScopes(scopes...))
 }
 
-// RequireAny lets a request through if its token holds any of the scopes. It panics
-// as [m2mauth.AnyScope] does, and where [m2mauth.Guard.ValidateRule] returns an error.
+// RequireAny lets a request through if its token has at least one of the scopes. It
+// panics as [m2mauth.AnyScope] does, and if [m2mauth.Guard.ValidateRule] returns an
+// error.
 func RequireAny(guard *m2mauth.Guard, scopes ...string) fiber.Handler {
 	return handler(guard, m2mauth.AnyScope(scopes...))
 }
 
-// RequireRule lets a request through if its token meets the rule, which may look
-// at the request, its path parameters included. It panics where
-// [m2mauth.Guard.ValidateRule] returns an error, as for the zero Rule.
+// RequireRule lets a request through if its token meets the rule. The rule may use the
+// request and its path parameters. It panics if [m2mauth.Guard.ValidateRule] returns an
+// error, as for the zero Rule.
+//
+// What a rule sees of the request differs from net/http:
+//
+//   - In app.Use or a group, a rule sees the path parameters of its own prefix, and not
+//     those of the route. For any other, [m2mauth.OrganizationPath] rejects the request.
+//   - Path parameters are those of c.Params: percent-encoded, unless
+//     fiber.Config.UnescapePath is set. In an app that is mounted at a prefix with
+//     parameters, c.Params mixes up the values: use a group instead.
+//   - The method and the pattern are those by which fiber routes. The URL is as it was
+//     sent, or nil where net/http would respond with 400.
+//   - Only the last Host, Content-Type and User-Agent is seen.
+//   - fasthttp accepts white space between a header's name and the colon, although RFC
+//     9112 §5.1 tells servers to reject it.
+//   - fasthttp puts the trailers of a chunked body among the headers. The guard and its
+//     rules do not see them. In such a request, they also do not see headers that a
+//     middleware added.
+//   - Values are copies and may be kept, although fasthttp reuses its buffers for the
+//     next request. The [m2mauth.Request] itself is valid only during the call.
 func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
 	return handler(guard, rule)
 }
 
 // Authenticate lets a request through if it has any valid token. That is
-// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics where
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
 // [m2mauth.Guard.ValidateRule] returns an error.
 func Authenticate(guard *m2mauth.Guard) fiber.Handler {
 	return handler(guard, m2mauth.AnyToken())
 }
 
-// Claims returns the claims of the token that the request came with. Where no token
-// was checked ok is false, and the claims are the zero Claims. They may be kept.
+// Claims returns the claims of the request's token. If no token was checked, it returns
+// the zero Claims and false. The claims may be kept after the request.
 func Claims(c fiber.Ctx) (claims m2mauth.Claims, ok bool) {
 	return m2mauth.FromContext(c.Context())
 }

@@ -203,14 +203,14 @@ func TestPathValuesAreThoseThatTheHandlerReads(t *testing.T) {
 }
 
 // fiber gives the parameters of a mounted app the values of those of its prefix, which
-// the package comment warns of. Guard and handler at least read the same.
+// RequireRule's comment warns of. Guard and handler at least read the same.
 func TestAPrefixWithParametersMixesUpThoseOfAMountedApp(t *testing.T) {
 	t.Parallel()
 	inner, app := fiber.New(), fiber.New()
 	reached := false
 	inner.Get("/orgs/:org", func(c fiber.Ctx) error {
 		reached = true
-		assert.Equal(t, "tenant", request{c: c}.PathValue("org"), "fiber is mended: take the warning out of the package comment")
+		assert.Equal(t, "tenant", request{c: c}.PathValue("org"), "fiber is fixed: remove the warning from RequireRule")
 		assert.Equal(t, c.Params("org"), request{c: c}.PathValue("org"))
 		return nil
 	})

@@ -7,27 +7,25 @@
 //		…
 //	}
 //
-// A refused request is aborted and answered by [m2mauth.Guard.WriteError], as it
-// is with net/http: Config.ErrorHandler changes the answer. The error is not
-// added to gin's c.Errors: error middlewares that render what they find there,
-// as the one in gin's own documentation does, would append a second body, with
-// the error's cause for everyone to read. What was refused and why is in the
-// guard's log.
-//
-// A *gin.Context as a [context.Context] finds values by string keys alone unless
-// Engine.ContextWithFallback is set. Pass c.Request.Context() on, where
-// [m2mauth.FromContext] finds the claims.
+// A rejected request is aborted, and [m2mauth.Guard.WriteError] responds, as with
+// net/http. To change the response, set Config.ErrorHandler. The error is not added to
+// gin's c.Errors: a middleware that renders those, such as the one in gin's own
+// documentation, would append a second body and show the error's cause to everyone. The
+// guard's log says what was rejected and why.
 //
 // # Traps
 //
-//   - router.Use and group.Use guard only the routes that are added after them. A
-//     route that was added before is open.
-//   - A middleware in front of gin, such as guard.RequireRule around the whole
-//     router, runs before gin has matched a route: [m2mauth.OrganizationPath] finds
-//     no value there, and refuses everybody. Give such rules to the route or to a group
-//     whose path has the parameter.
-//   - Make the guard once, when the program starts. One that is made in a handler has
-//     no keys and knows no tokens: it fetches keys for each request.
+//   - router.Use and group.Use guard only the routes that are added after them. A route
+//     that was added before is open.
+//   - A middleware around the whole router, such as guard.RequireRule, runs before gin
+//     has matched a route. [m2mauth.OrganizationPath] finds no value there and rejects
+//     every request. Give such a rule to the route, or to a group whose path has the
+//     parameter.
+//   - Make the guard once, when the program starts. A guard made in a handler has no
+//     keys and no cached tokens, and fetches keys for each request.
+//   - Pass c.Request.Context() on to other functions: [m2mauth.FromContext] finds the
+//     claims there. A *gin.Context as a [context.Context] finds only values with string
+//     keys, unless Engine.ContextWithFallback is set.
 package ginauth
 
 import (
@@ -40,35 +38,36 @@ import (
 	"github.com/m2mauth/m2mauth"
 )
 
-// Require lets a request through if its token holds all of the scopes. It panics
-// as [m2mauth.AllScopes] does, and where [m2mauth.Guard.ValidateRule] returns an
-// error, as for a nil guard.
+// Require lets a request through if its token has all of the scopes. It panics as
+// [m2mauth.AllScopes] does, and if [m2mauth.Guard.ValidateRule] returns an error, as
+// for a nil guard.
 func Require(guard *m2mauth.Guard, scopes ...string) gin.HandlerFunc {
 	return handler(guard, m2mauth.AllScopes(scopes...))
 }
 
-// RequireAny lets a request through if its token holds any of the scopes. It panics
-// as [m2mauth.AnyScope] does, and where [m2mauth.Guard.ValidateRule] returns an error.
+// RequireAny lets a request through if its token has at least one of the scopes. It
+// panics as [m2mauth.AnyScope] does, and if [m2mauth.Guard.ValidateRule] returns an
+// error.
 func RequireAny(guard *m2mauth.Guard, scopes ...string) gin.HandlerFunc {
 	return handler(guard, m2mauth.AnyScope(scopes...))
 }
 
-// RequireRule lets a request through if its token meets the rule, which may look
-// at the request, its path parameters included. It panics where
-// [m2mauth.Guard.ValidateRule] returns an error, as for the zero Rule.
+// RequireRule lets a request through if its token meets the rule. The rule may use the
+// request and its path parameters. It panics if [m2mauth.Guard.ValidateRule] returns an
+// error, as for the zero Rule.
 func RequireRule(guard *m2mauth.Guard, rule m2mauth.Rule) gin.HandlerFunc {
 	return handler(guard, rule)
 }
 
 // Authenticate lets a request through if it has any valid token. That is
-// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics where
+// identification, not permission: see [m2mauth.Guard.Authenticate]. It panics if
 // [m2mauth.Guard.ValidateRule] returns an error.
 func Authenticate(guard *m2mauth.Guard) gin.HandlerFunc {
 	return handler(guard, m2mauth.AnyToken())
 }
 
-// Claims returns the claims of the token that the request came with. Where no token
-// was checked ok is false, and the claims are the zero Claims.
+// Claims returns the claims of the request's token. If no token was checked, it returns
+// the zero Claims and false.
 func Claims(c *gin.Context) (claims m2mauth.Claims, ok bool) {
 	return m2mauth.FromContext(c.Request.Context())
 }

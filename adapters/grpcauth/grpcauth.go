@@ -1,6 +1,5 @@
-// Package grpcauth puts an [m2mauth.Guard] in front of the methods of a gRPC
-// server. Every method has a rule or is named as public; one that has neither is
-// refused:
+// Package grpcauth puts an [m2mauth.Guard] in front of the methods of a gRPC server.
+// Every method has a rule or is public. A method that is neither is rejected:
 //
 //	auth, err := grpcauth.New(grpcauth.Config{
 //		Guard: guard,
@@ -14,50 +13,28 @@
 //	shoppb.RegisterShopServer(server, …)
 //	err = auth.Validate(server) // names every method without a rule, and every rule without a method
 //
-// Handlers find the claims with [m2mauth.FromContext].
+// Handlers find the claims with [m2mauth.FromContext]. A stream ends when its token
+// expires: see [Interceptor.Stream]. A rejected call ends with one of these codes, and
+// with details that [Domain] describes:
 //
-// # Answers
-//
-// A refused call ends with one of these codes:
-//
-//   - Unauthenticated: the token is missing or not good (over HTTP 401), or the
-//     credentials are malformed (400): two authorization entries, more than a token.
-//     The latter is not InvalidArgument, which speaks of the call's message.
-//   - PermissionDenied: the token is good but does not meet the rule (403), or
-//     the method has no rule.
-//   - ResourceExhausted: this caller has more calls waiting than its share (429).
-//   - Unavailable: the token could not be checked (503). It may be fine.
-//   - Internal: the API's own side failed (500).
+//   - Unauthenticated: the token is missing or invalid, or the credentials are malformed.
+//   - PermissionDenied: the token does not meet the rule, or the method has no rule.
+//   - ResourceExhausted: this caller has more calls waiting than its share.
+//   - Unavailable: the token could not be checked. It may be valid.
+//   - Internal: something on the API's own side failed.
 //   - Canceled or DeadlineExceeded: the caller did not wait for the check.
 //
-// The status message is [m2mauth.Error]'s Text. Among the details is an ErrorInfo
-// of the domain [Domain], whose reason is the error's Code in capital letters
-// (UNAUTHORIZED, INVALID_REQUEST, INVALID_TOKEN, INSUFFICIENT_SCOPE,
-// TEMPORARILY_UNAVAILABLE, SERVER_ERROR), or [ReasonNoRule]. Where the token
-// lacks a scope its metadata has under "scope" all scopes that the rule names,
-// with spaces between. A RetryInfo stands beside it where the caller should wait.
-// Config.ErrorHandler of the guard is for HTTP and is not called.
+// # Traps
 //
-// # Streams
-//
-// A stream ends when its token does: see [Interceptor.Stream].
-//
-// # What gRPC does otherwise than net/http
-//
-//   - A panic ends the whole process. Give [grpc.UnaryInterceptor] and
-//     [grpc.StreamInterceptor] ones that recover, for Config.Values and functions
-//     given to [m2mauth.Custom]: they run before these.
-//   - A server that was made without [Interceptor.ServerOptions] is open, and one with
-//     a single interceptor of the two is open to unary calls or to streams.
-//     [Interceptor.Validate] cannot see that: it compares methods with rules.
-//   - Rules see POST, a URL with the method as its path and the authority as its host,
-//     and the TLS connection of [credentials.NewTLS].
-//   - A path has no parameters: [m2mauth.OrganizationPath] finds what Config.Values gives, and
-//     without it refuses everybody, as it does for streams.
-//   - Make the guard once, when the program starts. One that is made in a method has
-//     no keys and knows no tokens: it fetches keys for each call.
-//   - The message of a unary call has been read when its interceptors run, also of a
-//     caller without a token: [grpc.MaxRecvMsgSize] bounds it, at 4 MiB by default.
+//   - A server made without [Interceptor.ServerOptions] is open. With only one of the two
+//     interceptors, it is open to unary calls or to streams. [Interceptor.Validate] cannot
+//     see that.
+//   - A panic ends the process. Add interceptors that recover, with
+//     [grpc.UnaryInterceptor] and [grpc.StreamInterceptor], which run before these.
+//   - Make the guard once, when the program starts. A guard made in a method has no keys
+//     and no cached tokens, and fetches keys for each call.
+//   - The message of a unary call is read before its interceptors run, even without a
+//     token. [grpc.MaxRecvMsgSize] limits it to 4 MiB by default.
 package grpcauth
 
 import (
@@ -80,27 +57,30 @@ import (
 	"github.com/m2mauth/m2mauth"
 )
 
-// Config says what each method of a server demands. Methods are written in full,
-// /package.Service/Method, as in the constants …_FullMethodName of generated code.
+// Config says what each method of a server requires. Method names are full names,
+// /package.Service/Method, such as the constants …_FullMethodName of generated code.
+//
+// Rules see the method POST, a URL with the gRPC method as its path and the authority as
+// its host, and the TLS connection of [credentials.NewTLS].
 type Config struct {
 	// Guard checks the tokens. Required.
 	Guard *m2mauth.Guard
-	// Rules are what the methods demand. There is no entry for a whole service:
-	// a method that is added to it later must not be open to whom nobody chose.
+	// Rules are the rules of the methods. There is no rule for a whole service, so
+	// that a method which is added to the service later is not open by accident.
 	Rules map[string]m2mauth.Rule
-	// Public are the methods that anybody may call, such as those of health
-	// checks and reflection. No token is looked at, and no claims are in the context.
+	// Public are the methods that anyone may call, such as those of health checks and
+	// reflection. Tokens are ignored, and the context has no claims.
 	Public []string
-	// Values returns what [m2mauth.Request.PathValue] gives to rules: a value
-	// of the request message, by a name that a rule such as
-	// [m2mauth.OrganizationPath] asks for, or "". It is called for unary methods
-	// alone, since the message of a stream comes after the decision; there every
-	// value is "", so that OrganizationPath refuses: use
-	// [m2mauth.OrganizationHeader], or check messages in the handler. Default: none.
+	// Values returns what rules get from [m2mauth.Request.PathValue]: a value from
+	// the request message, for the name that a rule such as
+	// [m2mauth.OrganizationPath] asks for, or "". It is called only for unary methods,
+	// since the message of a stream comes after the decision. For streams every value
+	// is "", so OrganizationPath rejects them: use [m2mauth.OrganizationHeader], or
+	// check messages in the handler. Default: none, so that every value is "".
 	Values func(method string, message any, name string) string
-	// Leeway is how long after its token's expiry a stream may go on. The guard's
-	// leeway lets a call begin and lengthens no stream, so a stream that begins
-	// with a token that has expired already is refused. Default 0; it must not be negative.
+	// Leeway is how long a stream may go on after its token has expired. The guard's
+	// leeway lets a call begin, but does not extend a stream: a stream that begins
+	// with an expired token is rejected. Default: 0. It must not be negative.
 	Leeway time.Duration
 }
 
@@ -114,7 +94,7 @@ type Interceptor struct {
 	leeway time.Duration
 }
 
-// New makes an Interceptor. The error names every mistake in the Config at once.
+// New returns an Interceptor. The error names every mistake in the Config at once.
 func New(config Config) (*Interceptor, error) {
 	i := &Interceptor{
 		guard:  config.Guard,
@@ -166,19 +146,19 @@ func isFullMethod(name string) bool {
 	return last > 1 && last < len(name)-1 && name[0] == '/' && !strings.ContainsAny(name, "* ")
 }
 
-// ServerOptions returns both interceptors, for [grpc.NewServer]: with one of them
-// alone, the methods of the other kind would be open. Those given to
-// [grpc.UnaryInterceptor] and [grpc.StreamInterceptor] run before them, and those
-// given to [grpc.ChainUnaryInterceptor] and [grpc.ChainStreamInterceptor] in the
-// order of the options.
+// ServerOptions returns both interceptors, for [grpc.NewServer]. With only one of them,
+// the methods of the other kind would be open. Interceptors from
+// [grpc.UnaryInterceptor] and [grpc.StreamInterceptor] run before them. Those from
+// [grpc.ChainUnaryInterceptor] and [grpc.ChainStreamInterceptor] run in the order of
+// the options.
 func (i *Interceptor) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(i.Unary), grpc.ChainStreamInterceptor(i.Stream)}
 }
 
-// Validate compares the rules with the methods of the server, to be called when
-// all services are registered: it names every method that has no rule and is not
-// public, and every rule and public method that the server does not have, such as
-// a misspelt one. It cannot see what [grpc.UnknownServiceHandler] forwards.
+// Validate compares the rules with the methods of the server. Call it after all
+// services are registered. The error names every method that has no rule and is not
+// public, and every rule or public method that the server does not have, such as a
+// misspelled one. Validate cannot see what [grpc.UnknownServiceHandler] forwards.
 func (i *Interceptor) Validate(server *grpc.Server) error {
 	var mistakes []error
 	served := make(map[string]bool)

@@ -78,7 +78,7 @@ func TestAnswers(t *testing.T) {
 		"an ID token":                  {authorization: header("typ", "JWT"), kind: m2mauth.ErrType, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
 		"another issuer":               {authorization: claim("iss", "https://other.test"), kind: m2mauth.ErrIssuer, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
 		"another audience":             {authorization: sign(m2mauthtest.Token{Audience: "https://other.api"}), kind: m2mauth.ErrAudience, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
-		"an expired token":             {authorization: sign(m2mauthtest.Token{Lifetime: -time.Hour}), kind: m2mauth.ErrExpired, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
+		"an expired token":             {authorization: sign(m2mauthtest.Token{Expired: true}), kind: m2mauth.ErrExpired, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
 		"a token of tomorrow":          {authorization: claim("nbf", time.Now().Add(24*time.Hour).Unix()), kind: m2mauth.ErrNotYetValid, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
 		"a token without sub":          {authorization: claim("sub", nil), kind: m2mauth.ErrClaims, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
 		"an unknown key":               {authorization: header("kid", "made up"), kind: m2mauth.ErrUnknownKey, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},

@@ -15,10 +15,22 @@ import (
 	"github.com/m2mauth/m2mauth"
 )
 
-// Domain is the domain of every ErrorInfo (google.rpc.ErrorInfo) of this package.
+// Domain is the domain of the ErrorInfo (google.rpc.ErrorInfo) in the details of every
+// status from this package. The message of the status is the Description of the
+// [m2mauth.Error].
+//
+// The reason of the ErrorInfo is the error's Code in capital letters (UNAUTHORIZED,
+// INVALID_REQUEST, INVALID_TOKEN, INSUFFICIENT_SCOPE, TEMPORARILY_UNAVAILABLE or
+// SERVER_ERROR), or [ReasonNoRule]. If the error has Scopes, the metadata has them under
+// "scope", separated by spaces. If the caller should wait, the details also have a
+// RetryInfo.
+//
+// A missing or invalid token (401 over HTTP) and malformed credentials, such as two
+// authorization entries (400), are both Unauthenticated. InvalidArgument is about the
+// message of a call. Config.ErrorHandler of the guard is for HTTP and is not called.
 const Domain = "github.com/m2mauth/m2mauth"
 
-// ReasonNoRule is the reason where a method has no rule and is not public.
+// ReasonNoRule is the reason if a method has no rule and is not public.
 const ReasonNoRule = "METHOD_WITHOUT_RULE"
 
 var (

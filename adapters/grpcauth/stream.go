@@ -13,18 +13,17 @@ import (
 
 // Stream is the [grpc.StreamServerInterceptor].
 //
-// The token is checked when the stream begins. When the token expires, plus
-// Config.Leeway, the stream ends: its context with the cause [m2mauth.ErrExpired],
-// every later message in either direction with Unauthenticated, and the caller is
-// answered so at once, even if the handler waits for a message or does something
-// else; what the handler returns then is not used. A stream without a token, of a
-// public method or by [m2mauth.Optional], has no such end.
+// It checks the token when the stream begins. Config.Leeway after the token expires,
+// the stream ends. Its context ends with the cause [m2mauth.ErrExpired]. Messages in
+// either direction fail with Unauthenticated. The caller gets that status at once, even
+// if the handler is busy or waits for a message. What the handler returns is then
+// ignored. A stream without a token has no such end: that of a public method, or one
+// that [m2mauth.Optional] let through.
 //
-// Each stream costs a timer and no goroutine. The answer at once uses what grpc-go
-// itself answers with, and which is no documented part of it. On a transport
-// without that (another in-process one, a later grpc-go) a handler that waits in
-// RecvMsg goes on waiting until the caller sends something or leaves; no message
-// passes there either.
+// Each stream costs a timer and no goroutine. To send the status at once, Stream uses
+// a part of grpc-go that is not documented. On a transport without it (another
+// in-process one, or a later grpc-go), a handler that waits in RecvMsg waits until the
+// caller sends something or leaves. No message gets through there either.
 func (i *Interceptor) Stream(server any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if i.public[info.FullMethod] {
 		return handler(server, ss)

@@ -225,7 +225,7 @@ func TestNginx(t *testing.T) {
 			{"no token", "GET", "/products", nil, 401, realm, "unauthorized"},
 			{"another scheme", "GET", "/products", []string{"Authorization: Basic YTpi"}, 401, realm, "unauthorized"},
 			{"bad token", "GET", "/products", []string{reader + "x"}, 401, realm + `, error="invalid_token"`, "invalid_token"},
-			{"expired", "GET", "/products", []string{sign(m2mauthtest.Token{Lifetime: -time.Hour})}, 401, realm + `, error="invalid_token"`, "invalid_token"},
+			{"expired", "GET", "/products", []string{sign(m2mauthtest.Token{Expired: true})}, 401, realm + `, error="invalid_token"`, "invalid_token"},
 			{"scope missing", "POST", "/products", []string{reader}, 403, `scope="write:products"`, "insufficient_scope"},
 			{"no row, no token", "GET", "/nothing", nil, 401, realm, "unauthorized"},
 			{"no row", "GET", "/nothing", []string{reader}, 403, `error="insufficient_scope"`, "insufficient_scope"},

@@ -90,7 +90,7 @@ func TestTheServiceAnswersWhoMayCall(t *testing.T) {
 }
 
 // What a client sees of each status, with this program's ErrorHandler and with
-// none. The README has the same table.
+// none. docs/frameworks.md has the same table.
 func TestWhatAClientSees(t *testing.T) {
 	t.Parallel()
 	issuer, down := m2mauthtest.NewIssuer(), m2mauthtest.NewIssuer()

@@ -10,9 +10,6 @@
 //
 // The environment is that of examples/shop: ISSUER, AUDIENCE, ADDR, JWKS_URL and
 // PLAIN_HTTP_HOSTS.
-//
-// echo v4 needs no adapter: echo.WrapMiddleware takes the middlewares of the guard.
-// The one thing that they do not see there are echo's path parameters.
 package main
 
 import (
@@ -28,6 +25,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/adapters/echo4auth"
 	"github.com/m2mauth/m2mauth/examples/internal/shopapi"
 )
 
@@ -60,11 +58,11 @@ func routes(guard *m2mauth.Guard) http.Handler {
 	e := echo.New()
 	e.Use(middleware.Recover())
 	e.GET("/healthz", healthz)
-	e.GET("/products", list, echo.WrapMiddleware(guard.Require("read:products")))
-	e.POST("/products", create, echo.WrapMiddleware(guard.Require("write:products")))
+	e.GET("/products", list, echo4auth.Require(guard, "read:products"))
+	e.POST("/products", create, echo4auth.Require(guard, "write:products"))
 	// Authenticate tells who calls. It is no permission: with Logto every M2M app
 	// of the tenant gets a valid token, also one without any role.
-	e.GET("/whoami", whoami, echo.WrapMiddleware(guard.Authenticate))
+	e.GET("/whoami", whoami, echo4auth.Authenticate(guard))
 	return shopapi.HeadAsGet(e)
 }
 
@@ -73,18 +71,18 @@ func healthz(c echo.Context) error {
 }
 
 func list(c echo.Context) error {
-	claims, _ := m2mauth.FromContext(c.Request().Context())
+	claims, _ := echo4auth.Claims(c)
 	slog.DebugContext(c.Request().Context(), "list products", "app", claims.AppID())
 	return c.JSON(http.StatusOK, shopapi.Products())
 }
 
 func create(c echo.Context) error {
-	claims, _ := m2mauth.FromContext(c.Request().Context())
+	claims, _ := echo4auth.Claims(c)
 	slog.DebugContext(c.Request().Context(), "create a product", "app", claims.AppID())
 	return c.JSON(http.StatusCreated, shopapi.NewProduct())
 }
 
 func whoami(c echo.Context) error {
-	claims, _ := m2mauth.FromContext(c.Request().Context())
+	claims, _ := echo4auth.Claims(c)
 	return c.JSON(http.StatusOK, shopapi.Identify(claims))
 }

@@ -29,7 +29,7 @@ import (
 
 const audience = "https://shopping.api"
 
-// The README's snippet.
+// The snippet of docs/operations.md.
 func Example() {
 	onOpenTelemetry, err := observability.OpenTelemetry(otel.Meter("shopping.api"))
 	if err != nil {

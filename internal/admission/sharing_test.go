@@ -275,22 +275,23 @@ func TestThoseWhoShareHaveTheirSharesToo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := New[key]()
-		c.sharers = newQueue(4, sharingBytes)
+		c.sharers = newQueue(6, sharingBytes)
 		first := request(t.Context(), c, theKey, "a", lasts(time.Second, true))
-		share := func(source string, bytes int) <-chan answer {
-			return request(t.Context(), c, theKey, source, Check{Bytes: bytes})
+		share := func(source string, places int) <-chan answer {
+			return request(t.Context(), c, theKey, source, Check{Bytes: places * sharingBytes})
 		}
-		one := share("a", sharingBytes+1)
+		longest := share("a", 3)
 		assert.Equal(t, answer{err: ErrOverShare}, <-share("a", 1))
-		two, three := share("b", 1), share("b", 1)
-		four := share("c", 1)
-		assert.Equal(t, 1, len(one)+len(three), "whichever of the two it is")
-		assert.Equal(t, 3, c.Stats().Sharing)
-		assert.EqualValues(t, 2, c.Stats().Refused)
-		for _, got := range []<-chan answer{first, two, four} {
+		others := []<-chan answer{first, share("b", 2), share("c", 1)}
+		assert.Empty(t, longest)
+		others = append(others, share("d", 1))
+		require.Len(t, longest, 1)
+		assert.Equal(t, answer{err: ErrOverShare}, <-longest)
+		assert.Equal(t, Stats{Shared: 4, Refused: 2, Free: halfOfCores() - 1, UnderWay: 1, Sharing: 3}, c.Stats())
+		for _, got := range others {
 			assert.Equal(t, answer{good: true}, <-got)
 		}
-		assert.Equal(t, 0, c.sharers.taken)
+		assertNobodyWaits(t, c.sharers)
 	})
 }
 

@@ -14,8 +14,8 @@
 //		})
 //	}
 //
-// It is for authors of adapters. Tests of an API need package
-// [github.com/m2mauth/m2mauth/m2mauthtest] alone.
+// It is for authors of adapters. To test an API, you need only package
+// [github.com/m2mauth/m2mauth/m2mauthtest].
 package adaptertest
 
 import (
@@ -37,8 +37,8 @@ import (
 	"github.com/m2mauth/m2mauth/m2mauthtest/internal/inmemory"
 )
 
-// Adapter is what [TestAdapter] tests: how a framework, whose middlewares are of
-// type M, mounts a guard. For net/http it is
+// Adapter tells [TestAdapter] how to mount a guard in a framework whose middlewares have
+// type M. For net/http it is:
 //
 //	adaptertest.Adapter[func(http.Handler) http.Handler]{
 //		Package:      "m2mauth",
@@ -49,15 +49,15 @@ import (
 //		Mount:        mount,
 //	}
 type Adapter[M any] struct {
-	// Package is the adapter's package. Panics at set-up begin with its name, or
-	// with that of m2mauth: "ginauth: ".
+	// Package is the name of the adapter's package. Panics at set-up must begin with
+	// it, as in "ginauth: ", or with "m2mauth: ".
 	Package string
 
-	// Framework is the name under which the suite lists what the framework
-	// forces to differ. Default: Package.
+	// Framework is the name under which the suite lists the differences that the
+	// framework forces. Default: Package.
 	Framework string
 
-	// Differences are those that the suite does not list.
+	// Differences are further differences, which the suite does not list.
 	Differences []Difference
 
 	// The four ways to put a guard in front of a handler.
@@ -66,15 +66,16 @@ type Adapter[M any] struct {
 	RequireRule  func(guard *m2mauth.Guard, rule m2mauth.Rule) M
 	Authenticate func(guard *m2mauth.Guard) M
 
-	// Mount returns an API with the routes of the groups. In front of them are,
-	// in this order, the framework's recovery from panics, which answers 500,
-	// and its CORS middleware, which lets the origin https://app.test send
-	// the method GET with the header field Authorization. Where the framework
-	// must be told to answer 405, it is told so; and where it must be told to read
-	// header fields of 80 KiB in all.
+	// Mount returns an API with the routes of the groups. In front of them it puts,
+	// in this order:
 	//
-	// A framework that is not of net/http is put behind an http.Handler here, which
-	// hands on the request's RemoteAddr and TLS.
+	//   - the framework's recovery from panics, which responds with 500
+	//   - its CORS middleware, which lets the origin https://app.test send GET with
+	//     the header Authorization
+	//
+	// If these are options of the framework, Mount makes it respond with 405, and read
+	// headers of 80 KiB in all. If the framework does not use net/http, Mount wraps it
+	// in an http.Handler that passes on the request's RemoteAddr and TLS.
 	Mount func(groups []Group[M]) http.Handler
 }
 
@@ -91,9 +92,9 @@ type Route[M any] struct {
 	Path        string // after the group's prefix, in the form /items/{id}
 	Middlewares []M    // the first sees a request first; may be empty
 
-	// Handle makes the answer: a status, and what is to be sent as JSON. It
-	// wants the request's context, and the accessor that is idiomatic in the
-	// framework: [m2mauth.FromContext] where there is no other.
+	// Handle returns the response: a status, and a value to be sent as JSON. Call it
+	// with the request's context, and with the adapter's function for the claims, or
+	// with [m2mauth.FromContext] if it has none.
 	Handle func(ctx context.Context, claims func() (m2mauth.Claims, bool)) (status int, body any)
 }
 
@@ -104,16 +105,16 @@ func (r Route[M]) ColonPath() string {
 
 func colons(path string) string { return strings.NewReplacer("{", ":", "}", "").Replace(path) }
 
-// Difference is an answer that a framework forces to differ from net/http's. The
-// suite demands it in place of its own, or of the panic at set-up; where the row is
-// a rule, for the tokens that the rule lets through.
+// Difference is a response that a framework forces to differ from that of net/http. The
+// suite requires it instead of its own response, or instead of the panic at set-up. If
+// the row is a rule, it applies to the tokens that the rule lets through.
 type Difference struct {
 	Row    string // the name in the suite, without that of the test
 	Status int
 	Why    string
 }
 
-// Rows that a known framework forces to differ.
+// Rows in which a known framework differs.
 const (
 	rowOptions      = "OPTIONS without a route for it is the router's business"
 	rowUnknownInner = "an unknown path in a guarded group is not found"
@@ -161,9 +162,9 @@ var differences = map[string][]Difference{
 	},
 }
 
-// TestAdapter runs the suite that judges every way to mount a guard: the same
-// requests have the same answers whatever the framework, and what must not reach
-// a handler does not. Only what the framework forces to differ may do so.
+// TestAdapter runs the suite. It checks that the same requests get the same responses
+// whatever the framework is, and that no rejected request reaches a handler. Only the
+// listed differences are allowed.
 func TestAdapter[M any](t *testing.T, adapter Adapter[M]) {
 	if adapter.Framework == "" {
 		adapter.Framework = adapter.Package

@@ -175,7 +175,7 @@ func (w maxAgeWriter) WriteHeader(status int) {
 // known is what the guard may know of keys at one moment.
 type known struct {
 	keys                   map[string]int  // of the last good answer; nil if there was none
-	had                    map[string]bool // key IDs of all good answers
+	left                   map[string]bool // key IDs that left, but for those that only the last set before had
 	freshUntil, staleUntil time.Time
 	lastFailure            time.Time // after that answer
 	lastEnd                time.Time // of any attempt
@@ -203,7 +203,8 @@ func (m *keysMachine) knownFrom(at time.Time) (all []known) {
 
 func (m *keysMachine) knownOf(fetches []*fetch) (k known) {
 	k.attempts = len(fetches)
-	k.had = map[string]bool{}
+	k.left = map[string]bool{}
+	var new map[string]bool // key IDs of the last good answer that the one before lacked
 	for _, f := range fetches {
 		switch {
 		case f.end.IsZero():
@@ -212,10 +213,17 @@ func (m *keysMachine) knownOf(fetches []*fetch) (k known) {
 		case f.keys == nil:
 			k.lastFailure = f.end
 		default:
-			k.keys, k.lastFailure = f.keys, time.Time{}
-			for kid := range f.keys {
-				k.had[kid] = true
+			for kid := range k.keys {
+				if _, stays := f.keys[kid]; !stays && !new[kid] {
+					k.left[kid] = true
+				}
 			}
+			new = map[string]bool{}
+			for kid := range f.keys {
+				_, had := k.keys[kid]
+				new[kid] = k.keys != nil && !had
+			}
+			k.keys, k.lastFailure = f.keys, time.Time{}
 			k.freshUntil = f.end.Add(m.ttl)
 			k.staleUntil = k.freshUntil.Add(m.staleFor)
 		}
@@ -267,12 +275,12 @@ func (m *keysMachine) judge(t signedToken, a answer, before, after known, cancel
 	case published && (fresh || usable && tried):
 		must(atOnce, "waited while good keys were there")
 		must(a.status == map[bool]int{true: 200, false: 401}[before.holds(t)], "good keys were there, and say otherwise")
-	case before.had[t.kid] && !published && (fresh || usable && tried):
+	case before.left[t.kid] && !published && (fresh || usable && tried):
 		must(atOnce && a.status == 401, "its key has left the set")
 	case a.status == 401:
 		must(!after.holds(t) || usable && !before.holds(t), "refused though its key is published")
 		must(usable || after.keys != nil && a.end.Before(after.staleUntil), "401 without keys")
-		must(published || before.had[t.kid] || asked || a.begin.Sub(before.lastEnd) < longestPause, "an unknown key was not asked for")
+		must(published || before.left[t.kid] || asked || a.begin.Sub(before.lastEnd) < longestPause, "an unknown key was not asked for")
 	case a.status == 503 && unsettled:
 	case a.status == 503:
 		if asked {
