@@ -1,12 +1,15 @@
 package m2mauth_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/testguard"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
@@ -78,7 +82,7 @@ func TestClaimsThatAreZeroSayNothing(t *testing.T) {
 func TestErrorsOfAKindCanBeAnswered(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	shared := &m2mauth.Error{Kind: m2mauth.ErrForbidden, Description: "no"}
 	for name, test := range map[string]struct {
 		err       error
@@ -95,7 +99,7 @@ func TestErrorsOfAKindCanBeAnswered(t *testing.T) {
 		"no kind":               {&m2mauth.Error{Status: 200, Description: "secret"}, 500, "server_error", ""},
 	} {
 		w := httptest.NewRecorder()
-		guard.WriteError(w, requestWith(), test.err)
+		guard.WriteError(w, testguard.RequestWith(), test.err)
 		assert.Equal(t, test.status, w.Code, name)
 		var body map[string]string
 		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
@@ -114,8 +118,8 @@ func TestErrorsOfAKindCanBeAnswered(t *testing.T) {
 func TestValidateRuleSaysWhatAGuardHasAgainstARule(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	organizations := quietGuard(t, issuer, audienced("urn:logto:organization:"))
+	guard := testguard.Quiet(t, issuer)
+	organizations := testguard.Quiet(t, issuer, audienced("urn:logto:organization:"))
 	assert.NoError(t, guard.ValidateRule(m2mauth.AllScopes("read")))
 	assert.NoError(t, organizations.ValidateRule(m2mauth.OrganizationPath("org")))
 	for name, err := range map[string]error{
@@ -136,12 +140,13 @@ type seen struct {
 }
 
 func (s seen) Header(string) []string { return []string{"Bearer " + s.token} }
-func (seen) Method() string           { return "PATCH" }
+
+func (seen) Method() string { return "PATCH" }
 
 func TestARequestSaysWhatItKnows(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	type facts struct {
 		method, pattern string
 		url             *url.URL
@@ -152,7 +157,7 @@ func TestARequestSaysWhatItKnows(t *testing.T) {
 		got = facts{r.Method(), r.Pattern(), r.URL(), r.TLS()}
 		return nil
 	})
-	token := issuer.Token(shop)
+	token := issuer.Token(testguard.Shop)
 	r := httptest.NewRequest("PUT", "https://shopping.api/orders/7?draft", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
 	mux := http.NewServeMux()
@@ -172,7 +177,7 @@ func TestARequestSaysWhatItKnows(t *testing.T) {
 
 func TestMetadataHasTheMembersThatWereGiven(t *testing.T) {
 	t.Parallel()
-	guard := quietGuard(t, m2mauthtest.NewIssuer())
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer())
 	document := func(config m2mauth.MetadataConfig) map[string]any {
 		_, handler := guard.Metadata(config)
 		w := httptest.NewRecorder()
@@ -202,7 +207,7 @@ func TestMetadataHasTheMembersThatWereGiven(t *testing.T) {
 func TestTheChallengeAsksForTheFirstAlternative(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Logger = slog.New(slog.DiscardHandler) })
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.Logger = slog.New(slog.DiscardHandler) })
 	a, b, c := m2mauth.AllScopes("a"), m2mauth.AllScopes("b", "x"), m2mauth.AnyScope("c", "d")
 	for want, rule := range map[string]m2mauth.Rule{
 		"":      m2mauth.AnyToken(),
@@ -212,8 +217,8 @@ func TestTheChallengeAsksForTheFirstAlternative(t *testing.T) {
 		"a c":   m2mauth.AllOf(a, c, a),
 		"b x c": m2mauth.AnyOf(m2mauth.AllOf(b, m2mauth.AnyOf(c, a)), a),
 	} {
-		for _, fields := range [][]string{nil, {"Bearer rubbish"}, {"Bearer " + issuer.Token(shop, "none")}} {
-			_, err := guard.Check(requestWith(fields...), rule)
+		for _, fields := range [][]string{nil, {"Bearer rubbish"}, {"Bearer " + issuer.Token(testguard.Shop, "none")}} {
+			_, err := guard.Check(testguard.RequestWith(fields...), rule)
 			if want == "" && len(fields) == 1 && fields[0] != "Bearer rubbish" {
 				assert.NoError(t, err)
 				continue
@@ -227,6 +232,379 @@ func TestTheChallengeAsksForTheFirstAlternative(t *testing.T) {
 			}
 		}
 	}
-	_, err := guard.Check(requestWith("Bearer a", "Bearer b"), a)
+	_, err := guard.Check(testguard.RequestWith("Bearer a", "Bearer b"), a)
 	assert.NotContains(t, challengeOf(err), "scope=", "a 400 is no lack of scopes")
+}
+
+// challengeOf returns the challenge that a refusal is answered with.
+func challengeOf(err error) string {
+	var e *m2mauth.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	header, _ := e.Response()
+	return header.Get("WWW-Authenticate")
+}
+
+func audienced(audience string) func(*m2mauth.Config) {
+	return func(c *m2mauth.Config) { c.Audience = audience }
+}
+
+func metadataOf(t *testing.T, guard *m2mauth.Guard, method, url string, scopes ...string) *http.Response {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: scopes}))
+	r := httptest.NewRequest(method, url, nil)
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func TestMetadataStandsWhereClientsLook(t *testing.T) {
+	t.Parallel()
+	const place = "https://shopping.api/.well-known/oauth-protected-resource"
+	issuer := m2mauthtest.NewIssuer()
+	for _, test := range []struct {
+		name, audience, url string
+		elsewhere           []string
+	}{
+		{"no path", "https://shopping.api", place, []string{place + "/", place + "/v1"}},
+		{"a slash for a path", "https://shopping.api/", place, []string{place + "/"}},
+		{"a port", "https://shopping.api:8443", "https://shopping.api:8443/.well-known/oauth-protected-resource", nil},
+		{"a path", "https://shopping.api/v1/eu", place + "/v1/eu", []string{place, place + "/v1", place + "/v1/eu/"}},
+		{"a path that ends in a slash", "https://shopping.api/v1/", place + "/v1/", []string{place, place + "/v1/eu"}},
+		{"an escaped path", "https://shopping.api/a%20b/%7Bc%7D", place + "/a%20b/%7Bc%7D", []string{place + "/a%20b/c"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			guard := testguard.Quiet(t, issuer, audienced(test.audience))
+			resp := metadataOf(t, guard, "GET", test.url, "read:products", "write:products", "read:products")
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			assert.Equal(t, `{"resource":"`+test.audience+`","authorization_servers":["https://issuer.test/oidc"],`+
+				`"scopes_supported":["read:products","write:products"],"bearer_methods_supported":["header"]}`, string(body))
+			assert.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+			for _, url := range test.elsewhere {
+				assert.NotEqual(t, http.StatusOK, metadataOf(t, guard, "GET", url).StatusCode, url)
+			}
+			_, err = guard.Check(testguard.RequestWith(), m2mauth.AnyToken())
+			assert.Equal(t, `Bearer realm="`+test.audience+`", resource_metadata="`+test.url+`"`, challengeOf(err))
+		})
+	}
+}
+
+func TestMetadataWithoutScopesSaysNothingOfScopes(t *testing.T) {
+	t.Parallel()
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer())
+	for _, scopes := range [][]string{nil, {}} {
+		body, err := io.ReadAll(metadataOf(t, guard, "GET", "https://shopping.api/.well-known/oauth-protected-resource", scopes...).Body)
+		require.NoError(t, err)
+		assert.NotContains(t, string(body), "scopes_supported")
+	}
+}
+
+func TestTheChallengeNamesTheMetadata(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := testguard.Quiet(t, issuer)
+	api := guard.Require("read")(http.NotFoundHandler())
+	challenge := func(fields ...string) (int, string) {
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, testguard.RequestWith(fields...))
+		return w.Code, w.Header().Get("WWW-Authenticate")
+	}
+	const named = `, resource_metadata="https://shopping.api/.well-known/oauth-protected-resource"`
+	_, before := challenge()
+	assert.NotContains(t, before, "resource_metadata", "nobody serves it yet")
+	guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read"}})
+	for _, test := range []struct {
+		status int
+		fields []string
+	}{
+		{400, []string{"Bearer"}},
+		{401, nil},
+		{401, []string{"Bearer x"}},
+		{403, []string{"Bearer " + issuer.Token(testguard.Shop)}},
+	} {
+		status, said := challenge(test.fields...)
+		assert.Equal(t, test.status, status)
+		assert.Contains(t, said, named)
+		if status == 403 {
+			assert.Contains(t, said, `scope="read"`)
+		}
+	}
+	issuer.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
+	down := testguard.Quiet(t, issuer)
+	down.Metadata(m2mauth.MetadataConfig{})
+	_, err := down.Verify(t.Context(), issuer.Token(testguard.Shop))
+	require.ErrorIs(t, err, m2mauth.ErrUnavailable)
+	assert.Empty(t, challengeOf(err), "a 503 has no challenge")
+}
+
+func TestMetadataNeedsAnAudienceThatIsAnHTTPSURL(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	for _, audience := range []string{
+		"shopping", "http://shopping.api", "urn:shop:api", "api://shop", "https:///path", "https:shopping.api", "//shopping.api",
+		"https://shopping.api?x=1", "https://shopping.api?", "https://shopping.api#", "https://shopping.api/#part", "https://me:secret@shopping.api",
+		"https://shopping.api//", "https://shopping.api/a//b", "https://shopping.api/a/../b", "https://shopping.api/.", "https://shopping.api/%2e%2e/b",
+		"https://münchen.example", `https://shopping.api/"`, "https://shopping\u00a0api", "urn:logto:organization:",
+	} {
+		guard := testguard.Quiet(t, issuer, audienced(audience))
+		assert.Panics(t, func() { guard.Metadata(m2mauth.MetadataConfig{}) }, audience)
+		_, err := guard.Check(testguard.RequestWith(), m2mauth.AnyToken())
+		assert.NotContains(t, challengeOf(err), "resource_metadata", "nothing is served")
+	}
+	good := testguard.Quiet(t, issuer)
+	for _, scope := range []string{"", "read write", "a\n"} {
+		assert.PanicsWithValue(t, "m2mauth: Metadata: "+quoted(scope)+" cannot be a scope; give each scope as an argument of its own, without white space",
+			func() { good.Metadata(m2mauth.MetadataConfig{Scopes: []string{scope}}) })
+	}
+	assert.Panics(t, func() { (*m2mauth.Guard)(nil).Metadata(m2mauth.MetadataConfig{}) })
+	assert.Panics(t, func() { new(m2mauth.Guard).Metadata(m2mauth.MetadataConfig{}) })
+}
+
+func quoted(s string) string { b, _ := json.Marshal(s); return string(b) }
+
+func TestNothingInTheMetadataComesFromTheRequest(t *testing.T) {
+	t.Parallel()
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer())
+	_, handler := guard.Metadata(m2mauth.MetadataConfig{})
+	answer := func(host string) (*httptest.ResponseRecorder, string) {
+		r := httptest.NewRequest("GET", "/.well-known/oauth-protected-resource?resource=https://evil.example", nil)
+		r.Host = host
+		r.Header.Set("X-Forwarded-Host", host)
+		r.Header.Set("Forwarded", "host="+host)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w, w.Body.String()
+	}
+	w, ours := answer("shopping.api")
+	other, theirs := answer("evil.example")
+	assert.Equal(t, ours, theirs)
+	assert.Equal(t, w.Header(), other.Header())
+	assert.NotContains(t, theirs, "evil")
+
+	r := testguard.RequestWith()
+	r.Host = "evil.example"
+	_, err := guard.Check(r, m2mauth.AnyToken())
+	assert.NotContains(t, challengeOf(err), "evil")
+}
+
+func TestMethodsOfTheMetadata(t *testing.T) {
+	t.Parallel()
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer())
+	mux := http.NewServeMux()
+	mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read"}}))
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	for _, test := range []struct {
+		method string
+		status int
+		body   bool
+	}{
+		{"GET", 200, true}, {"HEAD", 200, false}, {"OPTIONS", 204, false}, {"POST", 405, false}, {"DELETE", 405, false}, {"PUT", 405, false},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+"/.well-known/oauth-protected-resource", nil)
+		require.NoError(t, err)
+		r.Header.Set("Origin", "https://app.example")
+		r.Header.Set("Access-Control-Request-Headers", "mcp-protocol-version")
+		resp, err := server.Client().Do(r)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, test.status, resp.StatusCode, test.method)
+		assert.Equal(t, test.body, len(body) > 0, test.method)
+		assert.Equal(t, "*", resp.Header.Get("Access-Control-Allow-Origin"), test.method)
+		assert.Empty(t, resp.Header.Get("Access-Control-Allow-Credentials"), "it is public, and nobody's")
+		switch test.status {
+		case 204:
+			assert.Equal(t, "GET, HEAD", resp.Header.Get("Access-Control-Allow-Methods"))
+			assert.Equal(t, "*", resp.Header.Get("Access-Control-Allow-Headers"))
+		case 405:
+			assert.Equal(t, "GET, HEAD, OPTIONS", resp.Header.Get("Allow"))
+		case 200:
+			assert.Equal(t, "public, max-age=3600", resp.Header.Get("Cache-Control"))
+		}
+	}
+}
+
+func TestMetadataOfAJoinedGuardListsAllIssuers(t *testing.T) {
+	t.Parallel()
+	one, two, both := twoTenants(t)
+	resp := metadataOf(t, both, "GET", "https://shopping.api/.well-known/oauth-protected-resource")
+	var said struct {
+		Issuers []string `json:"authorization_servers"`
+	}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&said))
+	assert.Equal(t, []string{one.name, two.name}, said.Issuers)
+	_, err := both.Verify(t.Context(), two.sign(m2mauthtest.Token{Audience: "https://other.api"}))
+	assert.Contains(t, challengeOf(err), "resource_metadata")
+}
+
+// An issuer whose tokens the joined guard takes for another resource alone is
+// none for this one.
+func TestMetadataOfAJoinedGuardListsTheIssuersOfItsResource(t *testing.T) {
+	issuer := m2mauthtest.NewIssuer()
+	other := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.Issuer, c.Audience = "https://other.test/oidc", "https://other.api" })
+	joined, err := m2mauth.Join(testguard.Quiet(t, issuer), other)
+	require.NoError(t, err)
+	_, handler := joined.Metadata(m2mauth.MetadataConfig{})
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	assert.Contains(t, w.Body.String(), issuer.URL())
+	assert.NotContains(t, w.Body.String(), "other.test")
+}
+
+// net/http does not clean the path of a CONNECT request: an empty part of it moves
+// the values of the wildcards, or makes PathValue panic.
+func TestConnectHasNoPathValues(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard, book := loggedGuard(t, issuer)
+	token := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, OrganizationID: "acme"})
+	reached := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux := http.NewServeMux()
+	mux.Handle("/orgs/{org}/products", guard.RequireRule(m2mauth.OrganizationPath("org"))(reached))
+	mux.Handle("/orgs/{org}/items/{item}", guard.RequireRule(m2mauth.OrganizationPath("org"))(reached))
+	mux.Handle("/rest/{org...}", guard.RequireRule(m2mauth.OrganizationPath("org"))(reached))
+	mux.Handle("/any/{org}", guard.RequireRule(m2mauth.Organization(func(r m2mauth.Request) string { return r.PathValue("org") }))(reached))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+
+	for _, test := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "/orgs/acme/products", 204},
+		{"GET", "/orgs/acme/items/1", 204},
+		{"GET", "/orgs/other/products", 403},
+		{"GET", "/orgs/%61cme/products", 204},
+		{"GET", "/rest/acme", 204},
+		{"GET", "/any/acme", 204},
+		{"CONNECT", "/orgs//products", 403}, // PathValue panics
+		{"CONNECT", "/orgs//items/acme", 403},
+		{"CONNECT", "/orgs/acme/items/", 403},
+		{"CONNECT", "/orgs/acme/products", 403},
+		{"CONNECT", "/rest/acme", 403},
+		{"CONNECT", "/any/", 403},
+		{"CONNECT", "/any/acme", 403},
+	} {
+		t.Run(test.method+" "+test.path, func(t *testing.T) {
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			require.NoError(t, err)
+			defer func() { _ = conn.Close() }()
+			_, err = conn.Write([]byte(test.method + " " + test.path + " HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer " + token + "\r\n\r\n"))
+			require.NoError(t, err)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err, "a panic ends the connection")
+			defer func() { _ = response.Body.Close() }()
+			if test.path != "/any/" && test.path != "/orgs/acme/items/" { // which may have no route
+				assert.Equal(t, test.status, response.StatusCode)
+			}
+			if test.method == "CONNECT" {
+				assert.NotEqual(t, http.StatusNoContent, response.StatusCode)
+			}
+		})
+	}
+	for _, entry := range book.take() {
+		assert.NotEqual(t, "internal error", entry.attrs["kind"])
+	}
+}
+
+// A value that net/http cannot give is empty, and not a panic.
+func TestAPathValueThatPanicsIsEmpty(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := testguard.Quiet(t, issuer)
+	token := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, OrganizationID: "acme"})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/orgs/{org}/products", func(w http.ResponseWriter, r *http.Request) {
+		r.Method = http.MethodGet // as a middleware for X-HTTP-Method-Override would do
+		r.Header.Set("Authorization", "Bearer "+token)
+		require.Panics(t, func() { r.PathValue("org") }, "net/http is mended: this test shows nothing")
+		_, err := guard.Check(r, m2mauth.OrganizationPath("org"))
+		require.ErrorIs(t, err, m2mauth.ErrForbidden)
+	})
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodConnect, "/", nil)
+	r.URL.Path = "/orgs//products"
+	mux.ServeHTTP(w, r)
+	assert.Equal(t, http.StatusOK, w.Code)
+}
+
+// brokenRequest panics where its function says so.
+type brokenRequest struct {
+	testguard.Headers
+	header func(name string)
+	path   func()
+}
+
+func (r brokenRequest) Header(name string) []string {
+	if r.header != nil {
+		r.header(name)
+	}
+	return r.Headers.Header(name)
+}
+
+func (r brokenRequest) PathValue(string) string {
+	if r.path != nil {
+		r.path()
+	}
+	return ""
+}
+
+// A request whose fields cannot be read is none without credentials.
+func TestAHeaderThatPanicsIsAnInternalError(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	token := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, OrganizationID: "acme"})
+	fields := testguard.Headers{Fields: http.Header{"Authorization": {"Bearer " + token}, "X-Organization": {"acme"}}}
+	of := func(field string, value any) func(string) {
+		return func(name string) {
+			if name == field {
+				panic(value)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		rule  m2mauth.Rule
+		panic func(string)
+		cause string
+	}{
+		{"Authorization", m2mauth.AnyToken(), of("Authorization", errors.New("secret "+token)), "the request's Header panicked with a *errors.errorString"},
+		{"Authorization, with an optional rule", m2mauth.Optional(m2mauth.AnyToken()), of("Authorization", "secret "+token), "the request's Header panicked with a string"},
+		{"an index out of range", m2mauth.AnyToken(), func(string) { _ = []int{}[len(token)] }, "index out of range"},
+		{"an organization's field", m2mauth.OrganizationHeader("X-Organization"), of("X-Organization", "broken"), "X-Organization"},
+		{"an organization's field beside a part that is met", m2mauth.AllOf(m2mauth.AnyToken(), m2mauth.OrganizationHeader("X-Organization")), of("X-Organization", "broken"), "the request's Header panicked"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			guard, book := loggedGuard(t, issuer)
+			claims, err := guard.CheckRequest(t.Context(), brokenRequest{Headers: fields, header: test.panic}, test.rule)
+			assert.True(t, claims.IsZero())
+			require.ErrorIs(t, err, m2mauth.ErrInternal)
+			var e *m2mauth.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, 500, e.Status)
+			entries := book.take()
+			require.Len(t, entries, 1)
+			assert.Contains(t, entries[0].attrs["cause"], test.cause)
+			assert.NotContains(t, entries[0].attrs["cause"], token)
+		})
+	}
+
+	guard := testguard.Quiet(t, issuer)
+	_, err := guard.CheckRequest(t.Context(), brokenRequest{Headers: fields}, m2mauth.OrganizationHeader("X-Organization"))
+	require.NoError(t, err, "without a panic")
+	_, err = guard.Check(nil, m2mauth.Optional(m2mauth.AnyToken()))
+	require.ErrorIs(t, err, m2mauth.ErrInternal, "no request at all")
+
+	mistake := brokenRequest{Headers: fields, path: func() { panic("a user's mistake") }}
+	assert.PanicsWithValue(t, "a user's mistake", func() {
+		_, _ = guard.CheckRequest(t.Context(), mistake, m2mauth.OrganizationPath("org"))
+	}, "what is not the library's goes on to the server")
 }

@@ -3,6 +3,11 @@ package m2mauth_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -22,13 +27,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/testguard"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
 // known lets the guard verify a new token of the shop, and returns it.
 func known(t *testing.T, guard *m2mauth.Guard, issuer *m2mauthtest.Issuer, scopes ...string) string {
 	t.Helper()
-	token := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: scopes, Lifetime: 1000 * time.Hour})
+	token := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Scopes: scopes, Lifetime: 1000 * time.Hour})
 	_, err := guard.Verify(t.Context(), token)
 	require.NoError(t, err)
 	return token
@@ -68,9 +74,9 @@ func TestAWithdrawnKeysTokenIsRefusedThoughRemembered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			keysBubble(t, func(t *testing.T) {
+			testguard.KeysBubble(t, func(t *testing.T) {
 				issuer := m2mauthtest.NewIssuer()
-				guard := quietGuard(t, issuer)
+				guard := testguard.Quiet(t, issuer)
 				token := known(t, guard, issuer)
 				assertHits(t, guard, token)
 				change.at(issuer, issuer.KeyIDs()[0])
@@ -93,7 +99,7 @@ func TestAWithdrawnKeysTokenIsRefusedThoughRemembered(t *testing.T) {
 						refused = true
 					}
 				}
-				assert.LessOrEqual(t, time.Since(begin), keysTTL+keysTimeout)
+				assert.LessOrEqual(t, time.Since(begin), testguard.KeysTTL+testguard.KeysTimeout)
 				_, err := guard.Verify(t.Context(), token)
 				assert.ErrorIs(t, err, change.want, "from then on")
 			})
@@ -104,12 +110,12 @@ func TestAWithdrawnKeysTokenIsRefusedThoughRemembered(t *testing.T) {
 // RSA keys are for RS256 where the issuer does not say: it may say so later.
 func TestAKeyForAnotherAlgorithmIsAnotherKey(t *testing.T) {
 	t.Parallel()
-	keysBubble(t, func(t *testing.T) {
+	testguard.KeysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		kid := issuer.Rotate("RS256")
-		guard := quietGuard(t, issuer)
+		guard := testguard.Quiet(t, issuer)
 		token := known(t, guard, issuer)
-		keysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		testguard.KeysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 			r.Header.Del("If-None-Match")
 			full := httptest.NewRecorder()
 			next.ServeHTTP(full, r)
@@ -118,10 +124,10 @@ func TestAKeyForAnotherAlgorithmIsAnotherKey(t *testing.T) {
 			_, _ = w.Write([]byte(body))
 		})
 		assertHits(t, guard, token)
-		time.Sleep(keysTTL)
+		time.Sleep(testguard.KeysTTL)
 		_, err := guard.Verify(t.Context(), token)
 		assert.ErrorIs(t, err, m2mauth.ErrUnknownKey)
-		_, err = guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Algorithm: "PS256"}))
+		_, err = guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Algorithm: "PS256"}))
 		assert.NoError(t, err)
 	})
 }
@@ -129,13 +135,13 @@ func TestAKeyForAnotherAlgorithmIsAnotherKey(t *testing.T) {
 // After a pause of any length a withdrawn key does not open one last request.
 func TestAWithdrawnKeysTokenIsRefusedAtOnceAfterAPause(t *testing.T) {
 	t.Parallel()
-	keysBubble(t, func(t *testing.T) {
+	testguard.KeysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
-		guard := quietGuard(t, issuer)
+		guard := testguard.Quiet(t, issuer)
 		token, kid := known(t, guard, issuer), issuer.KeyIDs()[0]
 		issuer.Rotate("ES384")
 		issuer.Withdraw(kid)
-		time.Sleep(keysTTL)
+		time.Sleep(testguard.KeysTTL)
 		_, err := guard.Verify(t.Context(), token)
 		assert.ErrorIs(t, err, m2mauth.ErrUnknownKey)
 	})
@@ -150,18 +156,18 @@ func TestTokensStayRememberedWhenTheSameKeysAreFetchedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			keysBubble(t, func(t *testing.T) {
+			testguard.KeysBubble(t, func(t *testing.T) {
 				issuer := m2mauthtest.NewIssuer()
 				verified := 0
-				guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+				guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 					c.QueueKey = func(m2mauth.Request) string { verified++; return "" }
 				})
-				request := requestWith("Bearer " + issuer.Sign(m2mauthtest.Token{Audience: shop, Lifetime: 10 * time.Hour}))
+				request := testguard.RequestWith("Bearer " + issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Lifetime: 10 * time.Hour}))
 				require.NoError(t, guard.Warm(t.Context()))
 				if hook == nil {
 					issuer.Stage("EdDSA")
 				} else {
-					keysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+					testguard.KeysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 						hook(w, r)
 						next.ServeHTTP(w, r)
 					})
@@ -181,12 +187,12 @@ func TestTokensStayRememberedWhenTheSameKeysAreFetchedAgain(t *testing.T) {
 
 func TestARememberedTokenIsRefusedOnceTheKeysExpired(t *testing.T) {
 	t.Parallel()
-	keysBubble(t, func(t *testing.T) {
+	testguard.KeysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
-		guard := quietGuard(t, issuer)
+		guard := testguard.Quiet(t, issuer)
 		token := known(t, guard, issuer)
-		keysDown(issuer)
-		const end = keysTTL + time.Hour // KeyStaleFor
+		testguard.KeysDown(issuer)
+		const end = testguard.KeysTTL + time.Hour // KeyStaleFor
 		for begin := time.Now(); time.Since(begin) < end-time.Minute; time.Sleep(time.Minute) {
 			assertHits(t, guard, token, time.Since(begin))
 		}
@@ -208,21 +214,21 @@ func TestARememberedTokenIsRefusedAtTheSecondItExpires(t *testing.T) {
 	for name, leeway := range map[string]time.Duration{"with the default leeway": 0, "without leeway": -1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			keysBubble(t, func(t *testing.T) {
+			testguard.KeysBubble(t, func(t *testing.T) {
 				issuer := m2mauthtest.NewIssuer()
-				guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Leeway = leeway })
-				token := issuer.Token(shop)
+				guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.Leeway = leeway })
+				token := issuer.Token(testguard.Shop)
 				claims, err := guard.Verify(t.Context(), token)
 				require.NoError(t, err)
 				end := claims.ExpiresAt()
 				if leeway == 0 {
 					end = end.Add(30 * time.Second)
 				}
-				sleepUntil(end.Add(-time.Minute))
+				testguard.SleepUntil(end.Add(-time.Minute))
 				require.NoError(t, guard.Warm(t.Context()))
-				sleepUntil(end.Add(-1))
+				testguard.SleepUntil(end.Add(-1))
 				assertHits(t, guard, token, "a nanosecond before")
-				sleepUntil(end)
+				testguard.SleepUntil(end)
 				_, err = guard.Verify(t.Context(), token)
 				assert.ErrorIs(t, err, m2mauth.ErrExpired)
 				assert.EqualValues(t, 2, guard.Stats().Hits, "though it is remembered")
@@ -234,17 +240,17 @@ func TestARememberedTokenIsRefusedAtTheSecondItExpires(t *testing.T) {
 func TestWhatARouteDemandsIsAskedOfRememberedTokensToo(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	reader := issuer.Token(shop, "read:products")
-	member := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read:products"}, Claims: map[string]any{"organization_id": "org"}})
+	guard := testguard.Quiet(t, issuer)
+	reader := issuer.Token(testguard.Shop, "read:products")
+	member := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Scopes: []string{"read:products"}, Claims: map[string]any{"organization_id": "org"}})
 	read, write := m2mauth.AllScopes("read:products"), m2mauth.AllScopes("write:products")
 	for range 3 {
-		_, err := guard.Check(requestWith("Bearer "+reader), read)
+		_, err := guard.Check(testguard.RequestWith("Bearer "+reader), read)
 		assert.NoError(t, err)
-		claims, err := guard.Check(requestWith("Bearer "+reader), write)
+		claims, err := guard.Check(testguard.RequestWith("Bearer "+reader), write)
 		assert.ErrorIs(t, err, m2mauth.ErrScope)
 		assert.True(t, claims.IsZero())
-		_, err = guard.Check(requestWith("Bearer "+member), read)
+		_, err = guard.Check(testguard.RequestWith("Bearer "+member), read)
 		assert.ErrorIs(t, err, m2mauth.ErrForbidden, "the scopes of a member hold within the organization")
 		_, err = guard.Verify(t.Context(), member)
 		assert.ErrorIs(t, err, m2mauth.ErrForbidden)
@@ -257,8 +263,8 @@ func TestTokensLikeARememberedOneAreVerifiedByThemselves(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
 	for _, alg := range []string{"ES384", "RS256", "EdDSA"} {
 		issuer.Rotate(alg)
-		guard := quietGuard(t, issuer)
-		token, other := known(t, guard, issuer, "read"), issuer.Token(shop, "write")
+		guard := testguard.Quiet(t, issuer)
+		token, other := known(t, guard, issuer, "read"), issuer.Token(testguard.Shop, "write")
 		last := strings.LastIndexByte(token, '.')
 		strangers := []string{token[:len(token)-1], token[:len(token)-4], token + "AAAA", token[4:], token[:last+1], token[:last] + other[strings.LastIndexByte(other, '.'):]}
 		for range 50 { // bits of the signature, but those of its last character, which may be none
@@ -282,7 +288,7 @@ func TestTokensLikeARememberedOneAreVerifiedByThemselves(t *testing.T) {
 func TestGuardsShareNothing(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	token := known(t, guard, issuer)
 	for _, test := range []struct {
 		name   string
@@ -294,7 +300,7 @@ func TestGuardsShareNothing(t *testing.T) {
 		{"other algorithms", func(c *m2mauth.Config) { c.Algorithms = []string{"EdDSA"} }, m2mauth.ErrAlgorithm},
 		{"other keys", func(c *m2mauth.Config) { c.JWKS = []byte(oneKeySet) }, m2mauth.ErrUnknownKey},
 	} {
-		second := quietGuard(t, issuer, test.change)
+		second := testguard.Quiet(t, issuer, test.change)
 		_, err := second.Verify(t.Context(), token)
 		assert.ErrorIs(t, err, test.want, test.name)
 		assertHits(t, guard, token)
@@ -311,9 +317,9 @@ const oneKeySet = `{"keys":[{"kty":"EC","crv":"P-256","kid":"1",` +
 func TestNoHandlerChangesWhatTheNextRequestSees(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	token := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read", "write"}, Claims: map[string]any{
-		"aud": []string{shop, "https://other.api"}, "tags": []any{"a"}, "nested": map[string]any{"a": "b"},
+	guard := testguard.Quiet(t, issuer)
+	token := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Scopes: []string{"read", "write"}, Claims: map[string]any{
+		"aud": []string{testguard.Shop, "https://other.api"}, "tags": []any{"a"}, "nested": map[string]any{"a": "b"},
 	}})
 	type seen struct {
 		app, scopes string
@@ -336,7 +342,7 @@ func TestNoHandlerChangesWhatTheNextRequestSees(t *testing.T) {
 		s := look(claims)
 		if want.app == "" {
 			want = look(claims)
-			want.audience = []string{shop, "https://other.api"}
+			want.audience = []string{testguard.Shop, "https://other.api"}
 		}
 		assert.Equal(t, want, s)
 
@@ -358,7 +364,7 @@ func TestNoHandlerChangesWhatTheNextRequestSees(t *testing.T) {
 	}))
 	for range 3 { // verified, and twice remembered
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, requestWith("Bearer "+token))
+		handler.ServeHTTP(w, testguard.RequestWith("Bearer "+token))
 		require.Equal(t, http.StatusOK, w.Code)
 	}
 	assert.EqualValues(t, 2, guard.Stats().Hits)
@@ -376,7 +382,7 @@ func TestAFloodOfGoodTokensLeavesTheHotOneRemembered(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	issuer.Rotate("EdDSA")
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	m2mauth.ShrinkMemory(guard, 512<<10)
 	hot := known(t, guard, issuer)
 	for i := range 2000 {
@@ -394,11 +400,11 @@ func TestAFloodOfGoodTokensLeavesTheHotOneRemembered(t *testing.T) {
 func TestForgedTokensNeverEnterTheMemory(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	require.NoError(t, guard.Warm(t.Context()))
 	forger := m2mauthtest.NewIssuer()
-	forged := forger.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": issuer.KeyIDs()[0]}})
-	good := issuer.Token(shop)
+	forged := forger.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"kid": issuer.KeyIDs()[0]}})
+	good := issuer.Token(testguard.Shop)
 	last := strings.LastIndexByte(good, '.')
 	for name, test := range map[string]struct {
 		token string
@@ -407,10 +413,10 @@ func TestForgedTokensNeverEnterTheMemory(t *testing.T) {
 		"another key":         {forged, m2mauth.ErrSignature},
 		"another's signature": {good[:last] + forged[strings.LastIndexByte(forged, '.'):], m2mauth.ErrSignature},
 		"no signature":        {good[:last+1], m2mauth.ErrSignature},
-		"expired":             {issuer.Sign(m2mauthtest.Token{Audience: shop, Expired: true}), m2mauth.ErrExpired},
-		"not yet valid":       {issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}}), m2mauth.ErrNotYetValid},
+		"expired":             {issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Expired: true}), m2mauth.ErrExpired},
+		"not yet valid":       {issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}}), m2mauth.ErrNotYetValid},
 		"another's audience":  {issuer.Token("https://other.api"), m2mauth.ErrAudience},
-		"an unknown key":      {issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": "made up"}}), m2mauth.ErrUnknownKey},
+		"an unknown key":      {issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"kid": "made up"}}), m2mauth.ErrUnknownKey},
 	} {
 		for range 3 {
 			claims, err := guard.Verify(t.Context(), test.token)
@@ -426,8 +432,8 @@ func TestForgedTokensNeverEnterTheMemory(t *testing.T) {
 func TestWithoutMemoryEveryTokenIsVerified(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = -1 })
-	token := issuer.Token(shop)
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = -1 })
+	token := issuer.Token(testguard.Shop)
 	for range 5 {
 		_, err := guard.Verify(t.Context(), token)
 		require.NoError(t, err)
@@ -440,9 +446,9 @@ func TestMemoryOfAGuardIsBounded(t *testing.T) {
 	const bound = 1 << 20
 	issuer := m2mauthtest.NewIssuer()
 	issuer.Rotate("EdDSA")
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = bound })
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.CacheBytes = bound })
 	known(t, guard, issuer)
-	held := keysMemory(t)
+	held := testguard.KeysMemory(t)
 	for range 2500 {
 		known(t, guard, issuer)
 	}
@@ -457,7 +463,7 @@ func TestMemoryOfAGuardIsBounded(t *testing.T) {
 // that could be used. Not parallel: tests that use the name would spoil it.
 func TestAHeapDumpShowsNoRememberedToken(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	const mask = 0x5a // what is looked for must not lie in the heap itself
 	var masked [2][]byte
 	done := make(chan struct{})
@@ -503,9 +509,9 @@ func TestAHeapDumpShowsNoRememberedToken(t *testing.T) {
 // Not parallel: it counts the process's allocations.
 func TestAHitMakesTwoAllocationsAtMost(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	handler := guard.Require("read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	r, w := requestWith("Bearer "+issuer.Token(shop, "read")), httptest.NewRecorder()
+	r, w := testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop, "read")), httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
 	require.Equal(t, http.StatusOK, w.Code)
 	assert.LessOrEqual(t, testing.AllocsPerRun(1000, func() { handler.ServeHTTP(w, r) }), 2.0)
@@ -518,13 +524,13 @@ func TestGuardUnderLoad(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	issuer.Rotate("EdDSA")
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	m2mauth.ShrinkMemory(guard, 128<<10)
 	handler := guard.Require("read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := m2mauth.FromContext(r.Context())
 		assert.Equal(t, "read", claims.Scopes().String())
 	}))
-	hot := issuer.Token(shop, "read")
+	hot := issuer.Token(testguard.Shop, "read")
 	forged := hot[:len(hot)-20] + strings.Repeat("A", 20)
 	var wg sync.WaitGroup
 	for client := range 16 {
@@ -534,13 +540,13 @@ func TestGuardUnderLoad(t *testing.T) {
 				token, want := hot, http.StatusOK
 				switch i % 4 {
 				case 1:
-					token = issuer.Token(shop, "read")
+					token = issuer.Token(testguard.Shop, "read")
 				case 2:
 					token, want = forged, http.StatusUnauthorized
 				case 3:
 					go cancel()
 				}
-				r := requestWith("Bearer " + token).WithContext(ctx)
+				r := testguard.RequestWith("Bearer " + token).WithContext(ctx)
 				r.RemoteAddr = fmt.Sprintf("192.0.2.%d:1", client%5)
 				w := httptest.NewRecorder()
 				handler.ServeHTTP(w, r)
@@ -550,7 +556,7 @@ func TestGuardUnderLoad(t *testing.T) {
 				cancel()
 				if client == 0 && i%20 == 0 {
 					issuer.PublishJWK(json.RawMessage(fmt.Sprintf(`{"kty":"odd","kid":"%d"}`, i)))
-					_, _ = guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": fmt.Sprint(i)}}))
+					_, _ = guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"kid": fmt.Sprint(i)}}))
 				}
 			}
 		})
@@ -560,4 +566,101 @@ func TestGuardUnderLoad(t *testing.T) {
 	stats := guard.Stats()
 	assert.Positive(t, stats.Hits)
 	assert.Positive(t, stats.Evicted)
+}
+
+// BenchmarkCheck measures one request from its Authorization field to the
+// decision. Compare with BenchmarkSignatureES384 of the same run.
+func BenchmarkCheck(b *testing.B) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := testguard.Quiet(b, issuer)
+	require.NoError(b, guard.Warm(b.Context()))
+	madeUp := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Scopes: []string{"read"}, Header: map[string]any{"kid": "made up"}})
+	_, err := guard.Verify(b.Context(), madeUp) // the one fetch that it causes
+	require.ErrorIs(b, err, m2mauth.ErrUnknownKey)
+
+	for _, benchmark := range []struct {
+		name   string
+		fields []string
+		want   error
+	}{
+		{"a good ES384 token", []string{"Bearer " + issuer.Token(testguard.Shop, "read")}, nil},
+		{"a token of another resource", []string{"Bearer " + issuer.Token("https://other.api", "read")}, m2mauth.ErrAudience},
+		{"an opaque token", []string{"Bearer Xk3vJ9opaque_access_token_of_43_characters_"}, m2mauth.ErrMalformed},
+		{"a made-up key ID in the cooldown", []string{"Bearer " + madeUp}, m2mauth.ErrUnknownKey},
+		{"no token", nil, m2mauth.ErrNoToken},
+	} {
+		b.Run(benchmark.name, func(b *testing.B) {
+			r, rule := testguard.RequestWith(benchmark.fields...), m2mauth.AllScopes("read")
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := guard.Check(r, rule); (err == nil) != (benchmark.want == nil) {
+					b.Fatal(err)
+				}
+			}
+			_, err := guard.Check(r, rule)
+			require.ErrorIs(b, err, benchmark.want)
+		})
+	}
+}
+
+// BenchmarkSignatureES384 is the least that a good token can cost: SHA-384 over
+// 600 bytes and one verification with the standard library.
+func BenchmarkSignatureES384(b *testing.B) {
+	key, err := ecdsa.GenerateKey(elliptic.P384(), cryptorand.Reader)
+	require.NoError(b, err)
+	input := make([]byte, 600)
+	sum := sha512.Sum384(input)
+	r, s, err := ecdsa.Sign(cryptorand.Reader, key, sum[:])
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		sum := sha512.Sum384(input)
+		if !ecdsa.Verify(&key.PublicKey, sum[:], r, s) {
+			b.Fatal("a wrong signature")
+		}
+	}
+}
+
+// knownRequest has a token that the guard has seen before.
+func knownRequest(tb testing.TB, guard *m2mauth.Guard, issuer *m2mauthtest.Issuer, rule string) *http.Request {
+	token := m2mauthtest.Token{Audience: testguard.Shop, AppID: "app", Scopes: []string{"read"}}
+	if rule == "an organization's rule" {
+		token.OrganizationID = "acme"
+	}
+	r := testguard.RequestWith("Bearer " + issuer.Sign(token))
+	r.SetPathValue("org", "acme")
+	_, err := guard.Check(r, rulesToMeasure()[rule])
+	require.NoError(tb, err)
+	return r
+}
+
+// BenchmarkKnownTokenAllCores is what a few busy callers cost: one token, on every
+// core. Run it with -cpu 1,2 and so on. It gains from a core what
+// BenchmarkNothingSharedAllCores of the same run does.
+func BenchmarkKnownTokenAllCores(b *testing.B) {
+	issuer := m2mauthtest.NewIssuer()
+	guard := testguard.Quiet(b, issuer)
+	known, rule := knownRequest(b, guard, issuer, "a plain rule"), m2mauth.AllScopes("read")
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		r := known.Clone(b.Context())
+		for pb.Next() {
+			if _, err := guard.Check(r, rule); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// BenchmarkNothingSharedAllCores is a loop of about the same length on memory of
+// each core's own.
+func BenchmarkNothingSharedAllCores(b *testing.B) {
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		own := make([]byte, 600)
+		for pb.Next() {
+			sum := sha256.Sum256(own)
+			copy(own, sum[:])
+		}
+	})
 }

@@ -260,7 +260,7 @@ func TestNewAcceptsWhatIsAllowed(t *testing.T) {
 	}
 }
 
-func TestDefaults(t *testing.T) {
+func TestConfigDefaults(t *testing.T) {
 	t.Parallel()
 	c, err := goodConfig().checked()
 	require.NoError(t, err)
@@ -376,3 +376,363 @@ func TestNewDoesNoIOAndStartsNoGoroutine(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Many issuers publish their keys under /.well-known/, and one has them below its
+// discovery document's name.
+func TestJWKSURLUnderWellKnown(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{
+		"https://tenant.eu.auth0.com/.well-known/jwks.json",
+		"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_abc/.well-known/jwks.json",
+		"https://hydra.example/.well-known/jwks.json",
+		"https://token.actions.githubusercontent.com/.well-known/jwks",
+		"https://demo.duendesoftware.com/.well-known/openid-configuration/jwks",
+		"https://keys.example/.well-known/openid-configurations",
+		"https://keys.example/jwks?for=/.well-known/openid-configuration",
+	} {
+		_, err := New(configWith(func(c *Config) { c.JWKSURL = address }))
+		assert.NoError(t, err, address)
+	}
+	for _, address := range []string{
+		"https://your.logto.endpoint/oidc/.well-known/openid-configuration",
+		"https://your.logto.endpoint/oidc/.well-known/openid-configuration/",
+		"https://your.logto.endpoint/oidc/.well-known/openid-configuration?v=1",
+		"https://your.logto.endpoint/oidc/.well-known/oauth-authorization-server",
+		"https://your.logto.endpoint/.well-known/oauth-authorization-server/oidc",
+		"https://your.logto.endpoint/oidc/.well-known/openid%2Dconfiguration",
+	} {
+		_, err := New(configWith(func(c *Config) { c.JWKSURL = address }))
+		require.Error(t, err, address)
+		assert.ErrorContains(t, err, "Config.JWKSURL must not be the discovery document", address)
+		assert.ErrorContains(t, err, "/oidc/jwks", address)
+	}
+}
+
+// No issuer's identifier is under /.well-known/: whoever sets one means another field.
+func TestIssuerUnderWellKnown(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"https://a.example/.well-known/openid-configuration":            "Config.Issuer must not be the discovery document",
+		"https://a.example/.well-known/openid-configuration/":           "Config.Issuer must not be the discovery document",
+		"https://a.example/oidc/.well-known/oauth-authorization-server": "Config.Issuer must not be the discovery document",
+		"https://a.example/.well-known/oauth-authorization-server/oidc": "Config.Issuer must not be the discovery document",
+		"https://a.example/.well-known/jwks.json":                       "Config.Issuer must not be the token endpoint or the key set",
+	} {
+		_, err := New(configWith(func(c *Config) { c.Issuer = address }))
+		assert.ErrorContains(t, err, want, address)
+	}
+}
+
+// What keeps http out is that keys could be anyone's: an issuer that is never
+// asked is a name.
+func TestAnHTTPIssuerThatIsNeverAsked(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*Config){
+		"keys given":      func(c *Config) { c.JWKS = []byte(oneKeySet) },
+		"keys from a URL": func(c *Config) { c.JWKSURL = "https://keys.example/jwks" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := New(configWith(func(c *Config) { c.Issuer = "http://logto.internal:3001/oidc" }, change))
+			assert.NoError(t, err)
+			_, err = New(configWith(func(c *Config) { c.Issuer = "ftp://logto.internal/oidc" }, change))
+			assert.ErrorContains(t, err, "Config.Issuer must be an absolute https URL", "but a URL it is")
+		})
+	}
+	_, err := New(configWith(func(c *Config) { c.Issuer, c.JWKSURL = "http://a.example/oidc", "http://a.example/oidc/jwks" }))
+	assert.ErrorContains(t, err, "Config.JWKSURL must be https", "that one is asked")
+	assert.NotContains(t, err.Error(), "Config.Issuer")
+}
+
+func configWith(changes ...func(*Config)) Config {
+	c := Config{Issuer: "https://your.logto.endpoint/oidc", Audience: "https://shopping.api"}
+	for _, change := range changes {
+		change(&c)
+	}
+	return c
+}
+
+func claimsWith(scope string) *claimSet {
+	return &claimSet{scopes: Scopes{names: splitScopes(scope)}}
+}
+
+// refusalOf says why a rule refuses a token that has passed every other check.
+func refusalOf(t *testing.T, rule Rule, c *claimSet) *Error {
+	t.Helper()
+	guard, err := New(goodConfig())
+	require.NoError(t, err)
+	return guard.issuers[0].authorize(t.Context(), c, nil, rule)
+}
+
+func TestRuleCheck(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		rule  Rule
+		scope string
+		want  error
+	}{
+		{"the zero Rule lets nobody through", Rule{}, "a b c", ErrForbidden},
+		{"any token passes AnyToken", AnyToken(), "", nil},
+		{"AllScopes with all", AllScopes("a", "b"), "c b a", nil},
+		{"AllScopes with one missing", AllScopes("a", "b"), "a c", ErrScope},
+		{"AllScopes with none", AllScopes("a"), "", ErrScope},
+		{"AnyScope with one", AnyScope("a", "b"), "b", nil},
+		{"AnyScope with another", AnyScope("a", "b"), "c", ErrScope},
+		{"AnyScope with none", AnyScope("a"), "", ErrScope},
+		{"a scope that RFC 6749 does not have", AllScopes(`"ä\`), `"ä\`, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			e := refusalOf(t, test.rule, claimsWith(test.scope))
+			if test.want == nil {
+				assert.Nil(t, e)
+				return
+			}
+			require.NotNil(t, e)
+			require.ErrorIs(t, e, test.want)
+			if test.want == ErrScope {
+				assert.Equal(t, test.rule.scopes(), e.Scopes, "all scopes of the route")
+			} else {
+				assert.Nil(t, e.Scopes)
+			}
+		})
+	}
+}
+
+func TestRefusalSaysThatTheTokenHasNoScopes(t *testing.T) {
+	t.Parallel()
+	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("")).Description, "the token has no scopes")
+	assert.Contains(t, refusalOf(t, AllScopes("a"), claimsWith("b")).Description, "lacks a scope")
+}
+
+func TestOfSeveralReasonsTheFirstIsToldUnlessAScopeIsMissing(t *testing.T) {
+	t.Parallel()
+	users := &claimSet{subject: "user", clientID: "webapp"}
+	kind, other, scope := MachineToken(), ClientID("reader"), AllScopes("a")
+	for _, test := range []struct {
+		rules []Rule
+		want  error
+		text  string
+	}{
+		{[]Rule{kind, other}, ErrForbidden, otherKind.text},
+		{[]Rule{other, kind}, ErrForbidden, otherClient.text},
+		{[]Rule{scope, kind}, ErrScope, "the token has no scopes"},
+		{[]Rule{kind, scope}, ErrScope, "the token has no scopes"},
+	} {
+		for _, rule := range []Rule{AllOf(test.rules...), AnyOf(test.rules...)} {
+			e := refusalOf(t, rule, users)
+			require.ErrorIs(t, e, test.want, rule)
+			assert.Contains(t, e.Description, test.text, rule)
+		}
+	}
+}
+
+func TestRuleIsNotChangedThroughARefusal(t *testing.T) {
+	t.Parallel()
+	scopes := []string{"a", "b"}
+	rule := AllScopes(scopes...)
+	scopes[0] = "changed by the caller"
+	e := refusalOf(t, rule, claimsWith(""))
+	require.Equal(t, []string{"a", "b"}, e.Scopes)
+	e.Scopes[0] = "changed by an ErrorHandler"
+	assert.Equal(t, []string{"a", "b"}, refusalOf(t, rule, claimsWith("")).Scopes)
+}
+
+func TestRuleString(t *testing.T) {
+	t.Parallel()
+	for want, rule := range map[string]Rule{
+		`Rule{}`:                  {},
+		`AnyToken()`:              AnyToken(),
+		`AllScopes("a")`:          AllScopes("a"),
+		`AllScopes("a", "b")`:     AllScopes("a", "b", "a", "b"),
+		`AnyScope("b", "a")`:      AnyScope("b", "b", "a"),
+		`AnyScope("say:\"hi\"")`:  AnyScope(`say:"hi"`),
+		`AllScopes("read:größe")`: AllScopes("read:größe"),
+	} {
+		assert.Equal(t, want, rule.String())
+	}
+	assert.Len(t, refusalOf(t, AllScopes("a", "b", "a"), claimsWith("")).Scopes, 2, "a scope named twice is told once")
+}
+
+func TestWrongScopesPanicInTheNameOfTheCall(t *testing.T) {
+	t.Parallel()
+	guard, err := New(goodConfig())
+	require.NoError(t, err)
+	calls := map[string]func(...string){
+		"AllScopes":  func(s ...string) { AllScopes(s...) },
+		"AnyScope":   func(s ...string) { AnyScope(s...) },
+		"Require":    func(s ...string) { guard.Require(s...) },
+		"RequireAny": func(s ...string) { guard.RequireAny(s...) },
+	}
+	for _, test := range []struct {
+		name   string
+		scopes []string
+		want   string // after the name of the call
+	}{
+		{"no scope", nil, ": no scope given; for any valid token use AnyToken"},
+		{"an empty scope", []string{"a", ""}, `: "" cannot be a scope`},
+		{"a space", []string{"read write"}, `: "read write" cannot be a scope; give each scope as an argument of its own`},
+		{"a space before", []string{" read"}, `: " read" cannot be a scope`},
+		{"a tab", []string{"read\twrite"}, `: "read\twrite" cannot be a scope`},
+		{"a line break", []string{"read\n"}, `: "read\n" cannot be a scope`},
+		{"NUL", []string{"read\x00"}, `: "read\x00" cannot be a scope`},
+		{"DEL", []string{"read\x7f"}, `: "read\x7f" cannot be a scope`},
+		{"a C1 control character", []string{"read\u0085"}, `: "read\u0085" cannot be a scope`},
+		{"a no-break space", []string{"read\u00a0write"}, ` cannot be a scope`},
+		{"bytes that are not UTF-8", []string{"read\xff"}, `: "read\xff" cannot be a scope`},
+	} {
+		for call, f := range calls {
+			t.Run(call+" with "+test.name, func(t *testing.T) {
+				t.Parallel()
+				message := panicOf(t, func() { f(test.scopes...) })
+				assert.Regexp(t, "^m2mauth: "+call+": ", message)
+				assert.Contains(t, message, test.want)
+			})
+		}
+	}
+}
+
+func TestMistakesInRulesAtSetUpPanic(t *testing.T) {
+	t.Parallel()
+	guard, err := New(goodConfig())
+	require.NoError(t, err)
+	var missing *Guard
+	var noFunc http.HandlerFunc
+	handler := http.NotFoundHandler()
+	const noGuard = "the Guard is nil or was not made by New; was the error of New ignored?"
+	for _, test := range []struct {
+		name string
+		call func()
+		want string
+	}{
+		{"Require of a nil Guard", func() { missing.Require("a") }, "m2mauth: Require: " + noGuard},
+		{"RequireAny of a nil Guard", func() { missing.RequireAny("a") }, "m2mauth: RequireAny: " + noGuard},
+		{"RequireRule of a nil Guard", func() { missing.RequireRule(AnyToken()) }, "m2mauth: RequireRule: " + noGuard},
+		{"Authenticate of a nil Guard", func() { missing.Authenticate(handler) }, "m2mauth: Authenticate: " + noGuard},
+		{"Require of a zero Guard", func() { new(Guard).Require("a") }, "m2mauth: Require: " + noGuard},
+		{"Authenticate of a zero Guard", func() { new(Guard).Authenticate(handler) }, "m2mauth: Authenticate: " + noGuard},
+		{"RequireRule with the zero Rule", func() { guard.RequireRule(Rule{}) }, "m2mauth: RequireRule: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken"},
+		{"Require before no handler", func() { guard.Require("a")(nil) }, "m2mauth: Require: the handler is nil"},
+		{"RequireAny before no handler", func() { guard.RequireAny("a")(nil) }, "m2mauth: RequireAny: the handler is nil"},
+		{"RequireRule before no handler", func() { guard.RequireRule(AnyToken())(nil) }, "m2mauth: RequireRule: the handler is nil"},
+		{"Authenticate before no handler", func() { guard.Authenticate(nil) }, "m2mauth: Authenticate: the handler is nil"},
+		{"Require before a nil HandlerFunc", func() { guard.Require("a")(noFunc) }, "m2mauth: Require: the handler is nil"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			assert.Equal(t, test.want, panicOf(t, test.call))
+		})
+	}
+}
+
+// panicOf returns the text that f panics with.
+func panicOf(t *testing.T, f func()) (message string) {
+	t.Helper()
+	defer func() {
+		v := recover()
+		require.NotNil(t, v, "no panic")
+		var ok bool
+		message, ok = v.(string)
+		require.True(t, ok, "a panic with %T %v", v, v)
+	}()
+	f()
+	return ""
+}
+
+func TestScopesHas(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, claim, scope string
+		want               bool
+	}{
+		{"the only one", "read", "read", true},
+		{"the last of several", "read write delete", "delete", true},
+		{"one that is not there", "read write", "delete", false},
+		{"none in nothing", "", "read", false},
+		{"never the empty one", "read  write", "", false},
+		{"never the empty one of nothing", "", "", false},
+		{"case matters", "read:products", "READ:products", false},
+		{"a part is not the whole", "read:products", "read", false},
+		{"the whole is not a part", "read", "read:products", false},
+		{"two are not one", "read write", "read write", false},
+		{"a star means itself", "read:*", "read:products", false},
+		{"a star is found by itself", "read:*", "read:*", true},
+		{"a quote is a letter like others", `say:"hi"`, `say:"hi"`, true},
+		{"composed and decomposed letters differ", "lesen:\u00e4", "lesen:a\u0308", false},
+		{"a tab parts nothing", "read\twrite", "write", false},
+		{"a line break parts nothing", "read\nwrite", "read", false},
+		{"a no-break space parts nothing", "read\u00a0write", "read", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			scopes := Scopes{names: splitScopes(test.claim)}
+			assert.Equal(t, test.want, scopes.Has(test.scope))
+			assert.Equal(t, test.want, scopes.HasAny("missing", test.scope))
+			assert.Equal(t, test.want, scopes.HasAll(test.scope, test.scope))
+		})
+	}
+}
+
+// An array of a claims script may hold what no scope string can.
+func TestTheEmptyScopeIsNeverHeld(t *testing.T) {
+	t.Parallel()
+	scopes := Scopes{names: []string{"", "read"}}
+	assert.False(t, scopes.Has(""))
+	assert.False(t, scopes.HasAny(""))
+	assert.False(t, scopes.HasAll("read", ""))
+}
+
+func TestScopesHasAllAndHasAny(t *testing.T) {
+	t.Parallel()
+	scopes := Scopes{names: splitScopes("a b c")}
+	for _, test := range []struct {
+		name     string
+		asked    []string
+		all, any bool
+	}{
+		{"nothing", nil, false, false},
+		{"an empty list", []string{}, false, false},
+		{"one of them", []string{"b"}, true, true},
+		{"all of them", []string{"c", "b", "a"}, true, true},
+		{"one and another", []string{"b", "z"}, false, true},
+		{"others", []string{"y", "z"}, false, false},
+		{"one and the empty one", []string{"b", ""}, false, true},
+		{"the empty one", []string{""}, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			assert.Equal(t, test.all, scopes.HasAll(test.asked...))
+			assert.Equal(t, test.any, scopes.HasAny(test.asked...))
+			assert.False(t, Scopes{}.HasAll(test.asked...), "of no scopes")
+			assert.False(t, Scopes{}.HasAny(test.asked...), "of no scopes")
+		})
+	}
+}
+
+func TestScopesInTheTokensOrder(t *testing.T) {
+	t.Parallel()
+	scopes := Scopes{names: splitScopes("  write  read:products ")}
+	assert.Equal(t, []string{"write", "read:products"}, slices.Collect(scopes.All()))
+	assert.Equal(t, 2, scopes.Len())
+	assert.Equal(t, "write read:products", scopes.String())
+	for scope := range scopes.All() {
+		assert.Equal(t, "write", scope)
+		break // a loop may end early
+	}
+
+	var none Scopes
+	assert.Empty(t, slices.Collect(none.All()))
+	assert.Zero(t, none.Len())
+	assert.Empty(t, none.String())
+	assert.Zero(t, Scopes{names: splitScopes("   ")}.Len())
+}
+
+func TestWhatAllReturnsIsNoWayIn(t *testing.T) {
+	t.Parallel()
+	scopes := Scopes{names: splitScopes("a b")}
+	list := slices.Collect(scopes.All())
+	list[0] = "admin"
+	_ = append(list[:1], "admin")
+	assert.Equal(t, "a b", scopes.String())
+}

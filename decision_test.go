@@ -3,6 +3,7 @@ package m2mauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/testguard"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
@@ -48,7 +50,7 @@ var outcomes = map[string]error{
 // deciding makes a guard whose decisions are kept.
 func deciding(tb testing.TB, issuer *m2mauthtest.Issuer, change ...func(*m2mauth.Config)) (*m2mauth.Guard, *decisions) {
 	kept := new(decisions)
-	return quietGuard(tb, issuer, append(change, func(c *m2mauth.Config) { c.OnDecision = kept.add })...), kept
+	return testguard.Quiet(tb, issuer, append(change, func(c *m2mauth.Config) { c.OnDecision = kept.add })...), kept
 }
 
 type decisions struct {
@@ -82,7 +84,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 	signed := func(token m2mauthtest.Token) func(*m2mauthtest.Issuer) []string {
 		return func(issuer *m2mauthtest.Issuer) []string {
 			if token.Audience == "" {
-				token.Audience = shop
+				token.Audience = testguard.Shop
 			}
 			return []string{"Bearer " + issuer.Sign(token)}
 		}
@@ -115,7 +117,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 		"unacceptable_claims":    {read, signed(m2mauthtest.Token{Claims: map[string]any{"sub": nil}}), false},
 		"unknown_key":            {read, signed(m2mauthtest.Token{Header: map[string]any{"kid": "made up"}}), false},
 		"wrong_signature": {read, func(issuer *m2mauthtest.Issuer) []string {
-			token := issuer.Token(shop)
+			token := issuer.Token(testguard.Shop)
 			return []string{"Bearer " + token[:strings.LastIndexByte(token, '.')+1] + strings.Repeat("A", 128)}
 		}, false},
 		"insufficient_scope": {read, signed(m2mauthtest.Token{Scopes: []string{"write"}}), true},
@@ -123,7 +125,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 		"internal_error":     {fails, signed(reader), true},
 		"temporarily_unavailable": {read, func(issuer *m2mauthtest.Issuer) []string {
 			issuer.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
-			return []string{"Bearer " + issuer.Token(shop, "read")}
+			return []string{"Bearer " + issuer.Token(testguard.Shop, "read")}
 		}, false},
 		"too_many_requests": {}, // TestABusySourceIsTold
 	}
@@ -137,7 +139,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 			t.Parallel()
 			issuer := m2mauthtest.NewIssuer()
 			guard, kept := deciding(t, issuer)
-			_, err := guard.Check(requestWith(test.fields(issuer)...), test.rule)
+			_, err := guard.Check(testguard.RequestWith(test.fields(issuer)...), test.rule)
 			d := kept.only(t)
 			assert.EqualValues(t, outcome, d.Outcome)
 			assert.Equal(t, test.rule.String(), d.Rule.String())
@@ -163,7 +165,7 @@ func TestABusySourceIsTold(t *testing.T) {
 		places, release := m2mauth.HoldPlaces(guard)
 		var waiting sync.WaitGroup
 		for range 1001 {
-			token := issuer.Token(shop)
+			token := issuer.Token(testguard.Shop)
 			waiting.Go(func() { _, _ = guard.Verify(t.Context(), token) })
 		}
 		synctest.Wait()
@@ -182,22 +184,22 @@ func TestDecisionsOfTheOtherWaysIn(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
 	guard, kept := deciding(t, issuer)
 
-	_, err := guard.Verify(t.Context(), issuer.Token(shop))
+	_, err := guard.Verify(t.Context(), issuer.Token(testguard.Shop))
 	require.NoError(t, err)
 	assert.Equal(t, "AnyToken()", kept.only(t).Rule.String())
 
-	_, err = guard.CheckRequest(t.Context(), headers{}, m2mauth.MachineToken())
+	_, err = guard.CheckRequest(t.Context(), testguard.Headers{}, m2mauth.MachineToken())
 	require.Error(t, err)
 	assert.EqualValues(t, "no_access_token", kept.only(t).Outcome)
 
 	w := httptest.NewRecorder()
-	guard.Require("read")(http.NotFoundHandler()).ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop)))
+	guard.Require("read")(http.NotFoundHandler()).ServeHTTP(w, testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop)))
 	d := kept.only(t)
 	assert.Equal(t, `AllScopes("read")`, d.Rule.String())
 	assert.Equal(t, 403, d.Err.Status)
 	header, _ := d.Err.Response()
 	assert.Equal(t, w.Header().Get("WWW-Authenticate"), header.Get("WWW-Authenticate"))
-	guard.WriteError(httptest.NewRecorder(), requestWith(), d.Err)
+	guard.WriteError(httptest.NewRecorder(), testguard.RequestWith(), d.Err)
 	assert.Empty(t, kept.list, "an answer is no decision")
 }
 
@@ -206,9 +208,9 @@ func TestDecisionsSayWhetherTheTokenWasRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		guard, kept := deciding(t, issuer)
-		token := issuer.Token(shop, "read")
+		token := issuer.Token(testguard.Shop, "read")
 		ask := func(scope string) m2mauth.Decision {
-			_, _ = guard.Check(requestWith("Bearer "+token), m2mauth.AllScopes(scope))
+			_, _ = guard.Check(testguard.RequestWith("Bearer "+token), m2mauth.AllScopes(scope))
 			return kept.only(t)
 		}
 		assert.False(t, ask("read").Remembered)
@@ -237,7 +239,7 @@ func TestTheDurationOfADecisionIncludesWaiting(t *testing.T) {
 			})
 		})
 		guard, kept := deciding(t, issuer)
-		token := issuer.Token(shop)
+		token := issuer.Token(testguard.Shop)
 		for _, want := range []time.Duration{2 * time.Second, 0} { // discovery and keys, then neither
 			_, err := guard.Verify(t.Context(), token)
 			require.NoError(t, err)
@@ -251,10 +253,10 @@ func TestADecisionHasTheRequestsContext(t *testing.T) {
 	type key struct{}
 	issuer := m2mauthtest.NewIssuer()
 	var seen any
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 		c.OnDecision = func(ctx context.Context, _ m2mauth.Decision) { seen = ctx.Value(key{}) }
 	})
-	r := requestWith()
+	r := testguard.RequestWith()
 	_, _ = guard.Check(r.WithContext(context.WithValue(r.Context(), key{}, "this request")), m2mauth.AnyToken())
 	assert.Equal(t, "this request", seen)
 }
@@ -263,7 +265,7 @@ func TestAMistakeInOnDecisionIsNotTheCallersProblem(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	book := new(logBook)
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 		c.Logger = slog.New(book)
 		c.OnDecision = func(_ context.Context, d m2mauth.Decision) {
 			if d.Err != nil {
@@ -281,7 +283,7 @@ func TestAMistakeInOnDecisionIsNotTheCallersProblem(t *testing.T) {
 		want  int
 	}{{"read", 204}, {"write", 403}, {"write", 403}} {
 		w := httptest.NewRecorder()
-		api.ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop, test.scope)))
+		api.ServeHTTP(w, testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop, test.scope)))
 		assert.Equal(t, test.want, w.Code)
 		if test.want == 403 {
 			assert.Contains(t, w.Header().Get("WWW-Authenticate"), `scope="read"`)
@@ -327,13 +329,13 @@ func TestAPanicOfAFunctionIsTold(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			issuer, kept := m2mauthtest.NewIssuer(), new(decisions)
-			guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+			guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 				if c.OnDecision = kept.add; test.change != nil {
 					test.change(c)
 				}
 			})
-			test.token.Audience = shop
-			r := requestWith("Bearer " + issuer.Sign(test.token))
+			test.token.Audience = testguard.Shop
+			r := testguard.RequestWith("Bearer " + issuer.Sign(test.token))
 			for n := range 2 {
 				assert.PanicsWithError(t, "a mistake", func() { _, _ = guard.Check(r, test.rule) })
 				d := kept.only(t)
@@ -363,7 +365,7 @@ func TestDecisionsUnderConcurrency(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	var count [2]atomic.Int64
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 		c.OnDecision = func(_ context.Context, d m2mauth.Decision) {
 			if !d.Claims.IsZero() && d.Outcome == "allowed" {
 				count[0].Add(1)
@@ -372,11 +374,11 @@ func TestDecisionsUnderConcurrency(t *testing.T) {
 			}
 		}
 	})
-	good, bad := issuer.Token(shop, "read"), issuer.Token(shop)
+	good, bad := issuer.Token(testguard.Shop, "read"), issuer.Token(testguard.Shop)
 	var all sync.WaitGroup
 	for n := range 200 {
 		token := []string{good, bad}[n%2]
-		all.Go(func() { _, _ = guard.Check(requestWith("Bearer "+token), m2mauth.AllScopes("read")) })
+		all.Go(func() { _, _ = guard.Check(testguard.RequestWith("Bearer "+token), m2mauth.AllScopes("read")) })
 	}
 	all.Wait()
 	assert.EqualValues(t, 100, count[0].Load())
@@ -387,8 +389,8 @@ func TestDecisionsUnderConcurrency(t *testing.T) {
 func TestDecisionsCostNothingWhereNobodyIsTold(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
 	allocations := func(change func(*m2mauth.Config)) float64 {
-		guard := quietGuard(t, issuer, change)
-		r, rule := requestWith("Bearer "+issuer.Token(shop, "read")), m2mauth.AllScopes("read")
+		guard := testguard.Quiet(t, issuer, change)
+		r, rule := testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop, "read")), m2mauth.AllScopes("read")
 		return testing.AllocsPerRun(200, func() {
 			if _, err := guard.Check(r, rule); err != nil {
 				panic(err)
@@ -399,4 +401,263 @@ func TestDecisionsCostNothingWhereNobodyIsTold(t *testing.T) {
 	assert.LessOrEqual(t, allocations(func(*m2mauth.Config) {}), 1.0, "a known token")
 	assert.LessOrEqual(t, allocations(func(c *m2mauth.Config) { c.OnDecision = func(context.Context, m2mauth.Decision) {} }), 2.0,
 		"and claims of its own for the one who is told")
+}
+
+const noteOfWarnings = "more of this kind go to Debug for a minute"
+
+// A flood cannot hide behind the one probe that came before it.
+func TestTheTenthAndTheHundredthRefusalAreLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		guard, book := loggedGuard(t, m2mauthtest.NewIssuer())
+		var warned []int64
+		for n := range 1100 {
+			_, _ = guard.Verify(t.Context(), "opaque")
+			for _, entry := range book.take() {
+				if entry.level == slog.LevelDebug {
+					assert.NotContains(t, entry.attrs, "note")
+					assert.NotContains(t, entry.attrs, "in_this_minute")
+					continue
+				}
+				assert.Equal(t, slog.LevelWarn, entry.level)
+				assert.Equal(t, noteOfWarnings, entry.attrs["note"])
+				if n == 0 {
+					assert.NotContains(t, entry.attrs, "in_this_minute")
+				} else {
+					assert.EqualValues(t, n+1, entry.attrs["in_this_minute"])
+				}
+				warned = append(warned, int64(n+1))
+			}
+		}
+		assert.Equal(t, []int64{1, 10, 100, 1000}, warned)
+
+		time.Sleep(time.Minute)
+		_, _ = guard.Verify(t.Context(), "opaque")
+		first := book.take()[0]
+		assert.EqualValues(t, 1096, first.attrs["before"], "those at Debug")
+		assert.NotContains(t, first.attrs, "in_this_minute", "a new minute counts anew")
+		for range 9 {
+			_, _ = guard.Verify(t.Context(), "opaque")
+		}
+		assert.EqualValues(t, 10, book.take()[8].attrs["in_this_minute"])
+	})
+}
+
+// What a second mistake says is not hidden by the first of the same kind.
+func TestEachReasonOfAKindHasAMinuteOfItsOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		guard, book := loggedGuard(t, issuer)
+		levels := func(check func(*http.Request) error, token m2mauthtest.Token) (levels []slog.Level) {
+			t.Helper()
+			token.Audience = testguard.Shop
+			for range 2 {
+				require.Error(t, check(testguard.RequestWith("Bearer "+issuer.Sign(token))))
+			}
+			for _, entry := range book.take() {
+				levels = append(levels, entry.level)
+			}
+			return levels
+		}
+		rule := func(rule m2mauth.Rule) func(*http.Request) error {
+			return func(r *http.Request) error { _, err := guard.Check(r, rule); return err }
+		}
+		for name, test := range map[string]struct {
+			check func(*http.Request) error
+			token m2mauthtest.Token
+		}{
+			"no sub":           {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"sub": nil}}},
+			"no jti":           {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": nil}}},
+			"jti is a number":  {rule(m2mauth.AnyToken()), m2mauthtest.Token{Claims: map[string]any{"jti": 1}}},
+			"the wrong kind":   {rule(m2mauth.UserToken()), m2mauthtest.Token{}},
+			"the wrong client": {rule(m2mauth.ClientID("billing")), m2mauthtest.Token{}},
+			"a claim":          {rule(m2mauth.HasClaim("department", "sales")), m2mauthtest.Token{}},
+			"an organization":  {rule(m2mauth.AnyToken()), m2mauthtest.Token{OrganizationID: "acme"}},
+			"no organization":  {rule(m2mauth.OrganizationHeader("X-Organization")), m2mauthtest.Token{}},
+			"found none":       {rule(m2mauth.OrganizationHeader("X-Organization")), m2mauthtest.Token{OrganizationID: "acme"}},
+			"another one": {func(r *http.Request) error {
+				r.Header.Set("X-Organization", "globex")
+				return rule(m2mauth.OrganizationHeader("X-Organization"))(r)
+			}, m2mauthtest.Token{OrganizationID: "acme"}},
+			"a scope of several": {rule(m2mauth.AllScopes("a", "b")), m2mauthtest.Token{Scopes: []string{"a"}}},
+			"no scopes":          {rule(m2mauth.AllScopes("a", "b")), m2mauthtest.Token{}},
+		} {
+			assert.Equal(t, []slog.Level{slog.LevelWarn, slog.LevelDebug}, levels(test.check, test.token), name)
+		}
+
+		n := 0
+		deny := m2mauth.Custom("denies", func(context.Context, m2mauth.Claims, m2mauth.Request) error {
+			n++
+			return m2mauth.Deny(fmt.Sprintf("order %d is not yours", n))
+		})
+		assert.Equal(t, []slog.Level{slog.LevelWarn, slog.LevelDebug}, levels(rule(deny), m2mauthtest.Token{}), "all texts of Deny are one reason")
+		assert.Equal(t, []slog.Level{slog.LevelDebug, slog.LevelDebug}, levels(rule(deny), m2mauthtest.Token{}))
+	})
+}
+
+func TestInternalErrorsAreLoggedAtErrorEachTime(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard, book := loggedGuard(t, issuer)
+	fail := m2mauth.Custom("fails", func(context.Context, m2mauth.Claims, m2mauth.Request) error { return errors.New("no database") })
+	r := testguard.RequestWith("Bearer " + issuer.Token(testguard.Shop))
+	r.Pattern = "GET /products"
+	for range 12 {
+		_, err := guard.Check(r, fail)
+		require.ErrorIs(t, err, m2mauth.ErrInternal)
+	}
+	entries := book.take()
+	require.Len(t, entries, 12)
+	for _, entry := range entries {
+		assert.Equal(t, slog.LevelError, entry.level)
+		assert.NotContains(t, entry.attrs, "note", "none goes to Debug")
+		assert.Equal(t, "GET /products", entry.attrs["pattern"])
+		assert.Equal(t, "m2mauthtestapp0000000", entry.attrs["client_id"])
+	}
+}
+
+func TestARefusalNamesTheRouteAndTheClientOfAVerifiedToken(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard, book := loggedGuard(t, issuer)
+	mux := http.NewServeMux()
+	mux.Handle("GET /products/{id}", guard.Require("read")(http.NotFoundHandler()))
+	for _, test := range []struct {
+		name   string
+		field  string
+		client any
+	}{
+		{"no token", "Basic YTpi", nil},
+		{"an opaque token", "Bearer opaque", nil},
+		{"an expired token", "Bearer " + issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, AppID: "app", Expired: true}), nil},
+		{"a forged token", "Bearer " + tampered(issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, AppID: "app"})), nil},
+		{"no scope", "Bearer " + issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, AppID: "app"}), "app"},
+		{"an organization's token", "Bearer " + issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, AppID: "app", OrganizationID: "acme"}), "app"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/products/1", nil)
+		r.Header.Set("Authorization", test.field)
+		mux.ServeHTTP(httptest.NewRecorder(), r)
+		entries := book.take()
+		require.Len(t, entries, 1, test.name)
+		assert.Equal(t, "GET /products/{id}", entries[0].attrs["pattern"], test.name)
+		assert.Equal(t, test.client, entries[0].attrs["client_id"], test.name)
+	}
+
+	w := httptest.NewRecorder()
+	r := testguard.RequestWith()
+	r.Pattern = "/own"
+	guard.WriteError(w, r, errors.New("not ours"))
+	assert.Equal(t, "/own", book.take()[0].attrs["pattern"], "of another's error too")
+	_, err := guard.Check(testguard.RequestWith("Bearer opaque"), m2mauth.AnyToken())
+	require.Error(t, err)
+	assert.NotContains(t, book.take()[0].attrs, "pattern", "there is none")
+}
+
+// brokenPattern has a name for the log that cannot be read.
+type brokenPattern struct{ testguard.Headers }
+
+func (brokenPattern) Pattern() string { panic("broken") }
+
+func TestAPatternThatPanicsChangesNoRefusal(t *testing.T) {
+	t.Parallel()
+	guard, book := loggedGuard(t, m2mauthtest.NewIssuer())
+	_, err := guard.CheckRequest(t.Context(), brokenPattern{}, m2mauth.AnyToken())
+	require.ErrorIs(t, err, m2mauth.ErrNoToken)
+	assert.Len(t, book.take(), 1)
+}
+
+// The usual mistake of an organization rule is that the route lacks the wildcard.
+func TestARefusalSaysWhereAnOrganizationRuleFoundNone(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	token := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, OrganizationID: "acme"})
+	for _, test := range []struct {
+		name   string
+		rule   m2mauth.Rule
+		fields []string // X-Organization
+		want   map[string]any
+	}{
+		{"a wildcard", m2mauth.OrganizationPath("org"), nil, map[string]any{"wildcard": "org", "value": ""}},
+		{"a field", m2mauth.OrganizationHeader("X-Organization"), nil, map[string]any{"field": "X-Organization", "value": ""}},
+		{"a field that came twice", m2mauth.OrganizationHeader("X-Organization"), []string{"acme", "acme"}, map[string]any{"field": "X-Organization", "value": ""}},
+		{"a function", m2mauth.Organization(func(m2mauth.Request) string { return "" }), nil, map[string]any{"value": ""}},
+		{"in a larger rule", m2mauth.AllOf(m2mauth.AnyToken(), m2mauth.OrganizationPath("org")), nil, map[string]any{"wildcard": "org", "value": ""}},
+		{"another organization", m2mauth.OrganizationHeader("X-Organization"), []string{"other"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			guard, book := loggedGuard(t, issuer)
+			r := testguard.RequestWith("Bearer " + token)
+			r.Header["X-Organization"] = test.fields
+			_, err := guard.Check(r, test.rule)
+			require.ErrorIs(t, err, m2mauth.ErrForbidden)
+			attrs := book.take()[0].attrs
+			for _, name := range []string{"wildcard", "field", "value"} {
+				assert.Equal(t, test.want[name], attrs[name], name)
+			}
+			assert.Equal(t, "acme", attrs["organization_id"])
+		})
+	}
+}
+
+// A caller who goes away must not hide that the issuer is down.
+func TestACallerThatWentHidesNoOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		issuer.Intercept(func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				time.Sleep(time.Second)
+				w.WriteHeader(http.StatusBadGateway)
+			})
+		})
+		guard, book := loggedGuard(t, issuer)
+		token := issuer.Token(testguard.Shop)
+		gone, cancel := context.WithCancel(t.Context())
+		go func() { _, _ = guard.Verify(gone, token) }()
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		_, err := guard.Verify(t.Context(), token)
+		require.ErrorIs(t, err, m2mauth.ErrUnavailable)
+		var levels []slog.Level
+		for _, entry := range book.take() {
+			if entry.attrs["msg"] == "m2mauth: request refused" {
+				levels = append(levels, entry.level)
+			}
+		}
+		assert.Equal(t, []slog.Level{slog.LevelWarn, slog.LevelWarn}, levels)
+	})
+}
+
+// Made-up key IDs cause 503s of their own, which must not hide that the issuer is down.
+func TestMadeUpKeyIDsHideNoOutage(t *testing.T) {
+	testguard.KeysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		guard, book := loggedGuard(t, issuer)
+		warned := func() (causes []string) {
+			for _, entry := range book.take() {
+				if entry.attrs["msg"] == "m2mauth: request refused" && entry.level == slog.LevelWarn && fmt.Sprint(entry.attrs["status"]) == "503" {
+					causes = append(causes, fmt.Sprint(entry.attrs["cause"]))
+				}
+			}
+			return causes
+		}
+		madeUp := func(kid string) string {
+			return issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"kid": kid}})
+		}
+		for n := range 4 {
+			_, err := guard.Verify(t.Context(), madeUp(fmt.Sprint(n)))
+			require.Error(t, err)
+		}
+		require.Len(t, warned(), 1)
+		testguard.KeysHook(issuer, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusBadGateway) })
+		time.Sleep(10 * time.Second)
+		_, err := guard.Verify(t.Context(), madeUp("another"))
+		require.ErrorIs(t, err, m2mauth.ErrUnavailable)
+		causes := warned()
+		require.Len(t, causes, 1)
+		assert.Contains(t, causes[0], "502")
+	})
 }

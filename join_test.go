@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/testguard"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
@@ -40,13 +41,13 @@ func newTenant(name string) tenant { return tenant{m2mauthtest.NewIssuer(), name
 // guard makes a guard of the shop for this issuer alone.
 func (i tenant) guard(tb testing.TB, change ...func(*m2mauth.Config)) *m2mauth.Guard {
 	tb.Helper()
-	return quietGuard(tb, i.Issuer, append([]func(*m2mauth.Config){func(c *m2mauth.Config) {
+	return testguard.Quiet(tb, i.Issuer, append([]func(*m2mauth.Config){func(c *m2mauth.Config) {
 		c.Issuer, c.JWKSURL = i.name, i.JWKSURL()
 	}}, change...)...)
 }
 
 func (i tenant) token(scopes ...string) string {
-	return i.sign(m2mauthtest.Token{Audience: shop, Scopes: scopes})
+	return i.sign(m2mauthtest.Token{Audience: testguard.Shop, Scopes: scopes})
 }
 
 func (i tenant) sign(t m2mauthtest.Token) string {
@@ -81,12 +82,12 @@ func TestAJoinedGuardTakesTokensOfEachIssuer(t *testing.T) {
 	for range 2 { // new, then remembered
 		for _, from := range []tenant{one, two} {
 			w := httptest.NewRecorder()
-			api.ServeHTTP(w, requestWith("Bearer "+from.token("read:products")))
+			api.ServeHTTP(w, testguard.RequestWith("Bearer "+from.token("read:products")))
 			assert.Equal(t, http.StatusOK, w.Code)
 			assert.Equal(t, from.name, w.Body.String())
 
 			w = httptest.NewRecorder()
-			api.ServeHTTP(w, requestWith("Bearer "+from.token()))
+			api.ServeHTTP(w, testguard.RequestWith("Bearer "+from.token()))
 			assert.Equal(t, http.StatusForbidden, w.Code, "a rule holds for every issuer")
 		}
 	}
@@ -113,10 +114,10 @@ func TestATokenOfAnotherIssuerThanItSays(t *testing.T) {
 		name, token string
 		want        error
 	}{
-		{"of issuer 1, signed by issuer 2's key", two.sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": one.name}}), m2mauth.ErrUnknownKey},
-		{"the same, with issuer 1's kid", two.sign(m2mauthtest.Token{Audience: shop,
+		{"of issuer 1, signed by issuer 2's key", two.sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"iss": one.name}}), m2mauth.ErrUnknownKey},
+		{"the same, with issuer 1's kid", two.sign(m2mauthtest.Token{Audience: testguard.Shop,
 			Claims: map[string]any{"iss": one.name}, Header: map[string]any{"kid": one.KeyIDs()[0]}}), m2mauth.ErrSignature},
-		{"of issuer 2, signed by issuer 1's key, with issuer 2's kid", one.sign(m2mauthtest.Token{Audience: shop,
+		{"of issuer 2, signed by issuer 1's key, with issuer 2's kid", one.sign(m2mauthtest.Token{Audience: testguard.Shop,
 			Claims: map[string]any{"iss": two.name}, Header: map[string]any{"kid": two.KeyIDs()[0]}}), m2mauth.ErrSignature},
 		{"of the second of two iss", twiceIssued(one, two), m2mauth.ErrMalformed},
 	} {
@@ -134,7 +135,7 @@ func TestATokenOfAnotherIssuerThanItSays(t *testing.T) {
 func twiceIssued(one, two tenant) string {
 	now := time.Now().Unix()
 	return two.Sign(m2mauthtest.Token{RawClaims: fmt.Appendf(nil,
-		`{"iss":%q,"iss":%q,"aud":%q,"sub":"a","client_id":"a","jti":"j","iat":%d,"exp":%d}`, one.name, two.name, shop, now, now+3600)})
+		`{"iss":%q,"iss":%q,"aud":%q,"sub":"a","client_id":"a","jti":"j","iat":%d,"exp":%d}`, one.name, two.name, testguard.Shop, now, now+3600)})
 }
 
 // An administrator may choose key IDs, and two issuers may choose the same.
@@ -172,7 +173,7 @@ func (i staticIssuer) guard(t *testing.T) *m2mauth.Guard {
 	require.NoError(t, err)
 	encode := base64.RawURLEncoding.EncodeToString
 	guard, err := m2mauth.New(m2mauth.Config{
-		Issuer: i.name, Audience: shop, Logger: slog.New(slog.DiscardHandler),
+		Issuer: i.name, Audience: testguard.Shop, Logger: slog.New(slog.DiscardHandler),
 		JWKS: fmt.Appendf(nil, `{"keys":[{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q}]}`, i.kid, encode(point[1:33]), encode(point[33:])),
 	})
 	require.NoError(t, err)
@@ -183,7 +184,7 @@ func (i staticIssuer) token(issuer string) string {
 	now := time.Now().Unix()
 	encode := base64.RawURLEncoding.EncodeToString
 	signed := encode(fmt.Appendf(nil, `{"alg":"ES256","typ":"at+jwt","kid":%q}`, i.kid)) + "." + encode(fmt.Appendf(nil,
-		`{"iss":%q,"aud":%q,"sub":"a","client_id":"a","jti":"j","iat":%d,"exp":%d}`, issuer, shop, now, now+3600))
+		`{"iss":%q,"aud":%q,"sub":"a","client_id":"a","jti":"j","iat":%d,"exp":%d}`, issuer, testguard.Shop, now, now+3600))
 	digest := sha256.Sum256([]byte(signed))
 	r, s, _ := ecdsa.Sign(rand.Reader, i.key, digest[:])
 	signature := make([]byte, 64)
@@ -220,7 +221,7 @@ func aTokenOfAnIssuerThatWasNotJoined(t *testing.T) {
 		{"null", json.RawMessage("null"), m2mauth.ErrClaims},
 		{"a list of one that is known", []string{one.name}, m2mauth.ErrClaims},
 	} {
-		_, err := both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": test.iss}}))
+		_, err := both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"iss": test.iss}}))
 		assert.ErrorIs(t, err, test.want, test.name)
 	}
 	for _, token := range []string{"opaque", "a.b", "a.!.c", "e30.e30.!", "e30.W10.e30", "e30..e30", "a.b.c.d.e"} {
@@ -243,7 +244,7 @@ func TestAFloodOfMadeUpIssuersCausesNoFetch(t *testing.T) {
 	t.Parallel()
 	one, two, both := twoTenants(t)
 	for n := range 1000 {
-		_, err := both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: shop,
+		_, err := both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: testguard.Shop,
 			Claims: map[string]any{"iss": fmt.Sprintf("https://%d.example/oidc", n)}}))
 		require.ErrorIs(t, err, m2mauth.ErrIssuer)
 	}
@@ -257,7 +258,7 @@ func TestADeadIssuerDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		dead, alive, both := twoTenants(t)
-		dead.Intercept(hanging)
+		testguard.KeysHanging(dead.Issuer)
 		begin := time.Now()
 		var waiting sync.WaitGroup
 		for range 100 { // more than there are places for signature checks
@@ -314,7 +315,7 @@ func TestAJoinedGuardTellsOfIssuersOfOtherResources(t *testing.T) {
 	require.Len(t, s.Others, 1)
 	assert.Equal(t, one.name, s.Others[0].Issuer)
 
-	_, err = both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": "https://three.test/oidc"}}))
+	_, err = both.Verify(t.Context(), one.sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"iss": "https://three.test/oidc"}}))
 	require.ErrorIs(t, err, m2mauth.ErrIssuer)
 	entries := book.take()
 	assert.Equal(t, one.name+" "+two.name, entries[len(entries)-1].attrs["expected"])
@@ -378,7 +379,7 @@ func TestEachIssuerHasItsOwnSettings(t *testing.T) {
 		return m2mauthtest.Token{Audience: "api://shop", Lifetime: time.Minute, Header: map[string]any{"typ": "JWT"}, Claims: all}
 	}
 	with := func(t m2mauthtest.Token, change func(*m2mauthtest.Token)) m2mauthtest.Token { change(&t); return t }
-	good := m2mauthtest.Token{Audience: shop, Scopes: []string{"read:products"}}
+	good := m2mauthtest.Token{Audience: testguard.Shop, Scopes: []string{"read:products"}}
 	for _, test := range []struct {
 		name  string
 		from  tenant
@@ -388,7 +389,7 @@ func TestEachIssuerHasItsOwnSettings(t *testing.T) {
 		{"a token in issuer 1's form", one, good, nil},
 		{"a token in issuer 2's form", two, other(nil), nil},
 		{"issuer 1 and the audience of issuer 2", one, with(good, func(t *m2mauthtest.Token) { t.Audience = "api://shop" }), m2mauth.ErrAudience},
-		{"issuer 2 and the audience of issuer 1", two, with(other(nil), func(t *m2mauthtest.Token) { t.Audience = shop }), m2mauth.ErrAudience},
+		{"issuer 2 and the audience of issuer 1", two, with(other(nil), func(t *m2mauthtest.Token) { t.Audience = testguard.Shop }), m2mauth.ErrAudience},
 		{"issuer 1 and the typ of issuer 2", one, with(good, func(t *m2mauthtest.Token) { t.Header = map[string]any{"typ": "JWT"} }), m2mauth.ErrType},
 		{"issuer 2 and the typ of issuer 1", two, with(other(nil), func(t *m2mauthtest.Token) { t.Header = nil }), m2mauth.ErrType},
 		{"issuer 2 and the alg of issuer 1", two, with(other(nil), func(t *m2mauthtest.Token) { t.KeyID = two.KeyIDs()[1] }), m2mauth.ErrAlgorithm},
@@ -408,7 +409,7 @@ func TestEachIssuerHasItsOwnSettings(t *testing.T) {
 			rule := m2mauth.AllOf(m2mauth.AllScopes("read:products"), m2mauth.MachineToken())
 			token := test.from.sign(test.token)
 			for range 2 {
-				_, err := both.Check(requestWith("Bearer "+token), rule)
+				_, err := both.Check(testguard.RequestWith("Bearer "+token), rule)
 				if test.want == nil {
 					assert.NoError(t, err)
 				} else {
@@ -654,7 +655,7 @@ func TestTheFirstGuardsSourceIsAskedForEveryIssuer(t *testing.T) {
 		places, leave := m2mauth.HoldPlaces(both)
 		var flood sync.WaitGroup
 		check := func(client, token string) error {
-			r := requestWith("Bearer " + token)
+			r := testguard.RequestWith("Bearer " + token)
 			r.Header.Set("X-Client", client)
 			_, err := both.Check(r, m2mauth.AnyToken())
 			return err
@@ -721,7 +722,7 @@ func TestAJoinedGuardAnswersAsTheFirst(t *testing.T) {
 			c.OnDecision = func(_ context.Context, d m2mauth.Decision) { decided = append(decided, string(d.Outcome)) }
 		}),
 		two.guard(t))
-	_, err := both.Check(requestWith("Bearer "+two.token()), m2mauth.AllScopes("read"))
+	_, err := both.Check(testguard.RequestWith("Bearer "+two.token()), m2mauth.AllScopes("read"))
 	require.ErrorIs(t, err, m2mauth.ErrScope)
 	assert.Contains(t, challengeOf(err), `realm="the first"`)
 	assert.Equal(t, []string{"insufficient_scope"}, decided)

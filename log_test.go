@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/testguard"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
@@ -40,8 +41,10 @@ type logEntry struct {
 }
 
 func (*logBook) Enabled(context.Context, slog.Level) bool { return true }
-func (b *logBook) WithAttrs([]slog.Attr) slog.Handler     { return b }
-func (b *logBook) WithGroup(string) slog.Handler          { return b }
+
+func (b *logBook) WithAttrs([]slog.Attr) slog.Handler { return b }
+
+func (b *logBook) WithGroup(string) slog.Handler { return b }
 
 func (b *logBook) Handle(ctx context.Context, r slog.Record) error {
 	entry := logEntry{level: r.Level, ctx: ctx, attrs: map[string]any{"msg": r.Message}}
@@ -71,7 +74,7 @@ func loggedGuard(tb testing.TB, issuer *m2mauthtest.Issuer, change ...func(*m2ma
 	tb.Helper()
 	book := new(logBook)
 	change = append([]func(*m2mauth.Config){func(c *m2mauth.Config) { c.Logger = slog.New(book) }}, change...)
-	return quietGuard(tb, issuer, change...), book
+	return testguard.Quiet(tb, issuer, change...), book
 }
 
 func TestFirstRefusalOfAKindInAMinuteIsAWarning(t *testing.T) {
@@ -149,24 +152,24 @@ func TestLogSaysWhatWasExpectedAndWhatCame(t *testing.T) {
 			token string
 			want  map[string]any // a part of the record
 		}{
-			{"no scope", issuer.Token(shop), map[string]any{"kind": "insufficient scope", "status": int64(403), "required": `AllScopes("read")`, "scopes": ""}},
-			{"another scope", issuer.Token(shop, "write", "list"), map[string]any{"required": `AllScopes("read")`, "scopes": "write list"}},
-			{"issuer", issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": "https://other.example"}}),
+			{"no scope", issuer.Token(testguard.Shop), map[string]any{"kind": "insufficient scope", "status": int64(403), "required": `AllScopes("read")`, "scopes": ""}},
+			{"another scope", issuer.Token(testguard.Shop, "write", "list"), map[string]any{"required": `AllScopes("read")`, "scopes": "write list"}},
+			{"issuer", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"iss": "https://other.example"}}),
 				map[string]any{"kind": "wrong issuer", "status": int64(401), "expected": "https://issuer.test/oidc", "got": "https://other.example"}},
-			{"audience", issuer.Token("https://other.api"), map[string]any{"kind": "wrong audience", "expected": shop, "got": "https://other.api"}},
-			{"audiences", issuer.Sign(m2mauthtest.Token{Claims: map[string]any{"aud": []string{"a", "b"}}}), map[string]any{"expected": shop, "got": "a b"}},
-			{"typ", issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": "JWT"}}), map[string]any{"kind": "type not accepted", "expected": "at+jwt", "got": "JWT"}},
-			{"alg", issuer.Sign(m2mauthtest.Token{Audience: shop, Algorithm: "HS256"}), map[string]any{"kind": "algorithm not accepted", "got": "HS256"}},
-			{"kid", other.Token(shop), map[string]any{"kind": "unknown key", "kid": unknown, "alg": "ES384", "keys_from": issuer.JWKSURL(), "keys": int64(1)}},
-			{"signature", tampered(issuer.Token(shop)), map[string]any{"kind": "wrong signature", "kid": issuer.KeyIDs()[0], "alg": "ES384"}},
-			{"expiry", issuer.Sign(m2mauthtest.Token{Audience: shop, Lifetime: -time.Minute}), map[string]any{"kind": "token expired", "exp": now.Add(-time.Minute).UTC(), "now": now.UTC()}},
-			{"nbf", issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"nbf": now.Unix() + 60}}), map[string]any{"kind": "token not yet valid", "nbf": now.Add(time.Minute).UTC(), "now": now.UTC()}},
-			{"a claim", issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"sub": nil}}), map[string]any{"kind": "unacceptable claims", "claim": "sub"}},
-			{"organization", issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"organization_id": "org1"}}), map[string]any{"kind": "forbidden", "organization_id": "org1", "rule": `AllScopes("read")`}},
+			{"audience", issuer.Token("https://other.api"), map[string]any{"kind": "wrong audience", "expected": testguard.Shop, "got": "https://other.api"}},
+			{"audiences", issuer.Sign(m2mauthtest.Token{Claims: map[string]any{"aud": []string{"a", "b"}}}), map[string]any{"expected": testguard.Shop, "got": "a b"}},
+			{"typ", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": "JWT"}}), map[string]any{"kind": "type not accepted", "expected": "at+jwt", "got": "JWT"}},
+			{"alg", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Algorithm: "HS256"}), map[string]any{"kind": "algorithm not accepted", "got": "HS256"}},
+			{"kid", other.Token(testguard.Shop), map[string]any{"kind": "unknown key", "kid": unknown, "alg": "ES384", "keys_from": issuer.JWKSURL(), "keys": int64(1)}},
+			{"signature", tampered(issuer.Token(testguard.Shop)), map[string]any{"kind": "wrong signature", "kid": issuer.KeyIDs()[0], "alg": "ES384"}},
+			{"expiry", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Lifetime: -time.Minute}), map[string]any{"kind": "token expired", "exp": now.Add(-time.Minute).UTC(), "now": now.UTC()}},
+			{"nbf", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"nbf": now.Unix() + 60}}), map[string]any{"kind": "token not yet valid", "nbf": now.Add(time.Minute).UTC(), "now": now.UTC()}},
+			{"a claim", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"sub": nil}}), map[string]any{"kind": "unacceptable claims", "claim": "sub"}},
+			{"organization", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"organization_id": "org1"}}), map[string]any{"kind": "forbidden", "organization_id": "org1", "rule": `AllScopes("read")`}},
 		} {
 			guard, book := loggedGuard(t, issuer)
 			type key struct{}
-			r := requestWith("Bearer " + test.token)
+			r := testguard.RequestWith("Bearer " + test.token)
 			r = r.WithContext(context.WithValue(r.Context(), key{}, test.name))
 			_, err := guard.Check(r, m2mauth.AllScopes("read"))
 			var e *m2mauth.Error
@@ -194,13 +197,15 @@ func tampered(token string) string {
 }
 
 // The caller's mistakes with a sentence that mends them, in Text and so in the answer.
-func TestHints(t *testing.T) {
+func TestLogHints(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	from := func(iss string) string {
-		return issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{"iss": iss}})
+		return issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"iss": iss}})
 	}
-	claims := func(c map[string]any) string { return issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: c}) }
+	claims := func(c map[string]any) string {
+		return issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: c})
+	}
 	const (
 		differs    = "they differ by a trailing slash or by letter case alone"
 		sameHost   = "though on the same host: scheme, port and path count too; Logto's admin tenant is an issuer of its own"
@@ -230,10 +235,10 @@ func TestHints(t *testing.T) {
 		{"an issuer of odd bytes", "", "", from("https://%zz/oidc"), m2mauth.ErrIssuer, "from another issuer", ":"},
 
 		{"another resource", "", "", issuer.Token("https://other.api"), m2mauth.ErrAudience, askFor, differs},
-		{"a slash at the end of aud", "", "", issuer.Token(shop + "/"), m2mauth.ErrAudience, audDiffers, askFor},
-		{"a slash at the end of the Audience", "", shop + "/", issuer.Token(shop), m2mauth.ErrAudience, audDiffers, askFor},
+		{"a slash at the end of aud", "", "", issuer.Token(testguard.Shop + "/"), m2mauth.ErrAudience, audDiffers, askFor},
+		{"a slash at the end of the Audience", "", testguard.Shop + "/", issuer.Token(testguard.Shop), m2mauth.ErrAudience, audDiffers, askFor},
 		{"another letter case in aud", "", "", issuer.Token("https://Shopping.API"), m2mauth.ErrAudience, audDiffers, askFor},
-		{"one of several with a slash", "", "", claims(map[string]any{"aud": []string{"https://a.example", shop + "/"}}), m2mauth.ErrAudience, audDiffers, askFor},
+		{"one of several with a slash", "", "", claims(map[string]any{"aud": []string{"https://a.example", testguard.Shop + "/"}}), m2mauth.ErrAudience, audDiffers, askFor},
 		{"an organization token", "", "", issuer.Token("urn:logto:organization:org1"), m2mauth.ErrAudience, "it is an organization token; " + askFor, audDiffers},
 		{"an empty aud", "", "", issuer.Token(""), m2mauth.ErrAudience, askFor, audDiffers},
 
@@ -241,21 +246,21 @@ func TestHints(t *testing.T) {
 		{"an opaque token", "", "", "Xk3vJ9opaque_access_token", m2mauth.ErrMalformed, "the token is opaque, not a JWT: request it with the resource parameter, which names this API", "encrypted"},
 		{"an encrypted token", "", "", "a.b.c.d.e", m2mauth.ErrMalformed, "encrypted (JWE)", "opaque"},
 		{"two parts", "", "", "a.b", m2mauth.ErrMalformed, "not a JWT of three parts", "opaque"},
-		{"an ID token", "", "", issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": "JWT"}}), m2mauth.ErrType, "send an access token, not an ID token", "TokenTypes"},
-		{"an ID token by its media type", "", "", issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": "application/jwt"}}), m2mauth.ErrType, "send an access token, not an ID token", "TokenTypes"},
-		{"an empty typ", "", "", issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": ""}}), m2mauth.ErrType, "send an access token, not an ID token", "TokenTypes"},
-		{"a typ of the issuer's own", "", "", issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": "shop+jwt"}}), m2mauth.ErrType, "if the issuer marks access tokens so, this API's TokenTypes must name it", "ID token"},
-		{"a token without typ", "", "", issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": nil}}), m2mauth.ErrType, "send an access token, not an ID token; if the issuer's access tokens have none, this API's TokenTypes must hold the empty string", "scope"},
-		{"no scopes", "", "", issuer.Token(shop), m2mauth.ErrScope, "the token has no scopes: ask for them in the token request, and give the application a role that has them", "lacks"},
-		{"other scopes", "", "", issuer.Token(shop, "write"), m2mauth.ErrScope, "the token lacks a scope that this route requires", "no scopes"},
-		{"an old token", "", "", issuer.Sign(m2mauthtest.Token{Audience: shop, Expired: true}), m2mauth.ErrExpired, "if it is new, the clocks of the issuer and of this API differ", "not valid yet"},
+		{"an ID token", "", "", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": "JWT"}}), m2mauth.ErrType, "send an access token, not an ID token", "TokenTypes"},
+		{"an ID token by its media type", "", "", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": "application/jwt"}}), m2mauth.ErrType, "send an access token, not an ID token", "TokenTypes"},
+		{"an empty typ", "", "", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": ""}}), m2mauth.ErrType, "send an access token, not an ID token", "TokenTypes"},
+		{"a typ of the issuer's own", "", "", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": "shop+jwt"}}), m2mauth.ErrType, "if the issuer marks access tokens so, this API's TokenTypes must name it", "ID token"},
+		{"a token without typ", "", "", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": nil}}), m2mauth.ErrType, "send an access token, not an ID token; if the issuer's access tokens have none, this API's TokenTypes must hold the empty string", "scope"},
+		{"no scopes", "", "", issuer.Token(testguard.Shop), m2mauth.ErrScope, "the token has no scopes: ask for them in the token request, and give the application a role that has them", "lacks"},
+		{"other scopes", "", "", issuer.Token(testguard.Shop, "write"), m2mauth.ErrScope, "the token lacks a scope that this route requires", "no scopes"},
+		{"an old token", "", "", issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Expired: true}), m2mauth.ErrExpired, "if it is new, the clocks of the issuer and of this API differ", "not valid yet"},
 		{"a token from the future", "", "", claims(map[string]any{"iat": time.Now().Unix() + 3600}), m2mauth.ErrNotYetValid, "the clocks of the issuer and of this API differ, or it was issued for later", "expired"},
 		{"a token for later", "", "", claims(map[string]any{"nbf": time.Now().Unix() + 3600}), m2mauth.ErrNotYetValid, "the clocks of the issuer and of this API differ, or it was issued for later", "expired"},
 		{"a token bound to a key", "", "", claims(map[string]any{"cnf": map[string]any{"jkt": "x"}}), m2mauth.ErrClaims, "bound to a key of its sender (cnf)", "scope"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+			guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 				if test.issuer != "" {
 					c.Issuer = test.issuer
 				}
@@ -263,14 +268,14 @@ func TestHints(t *testing.T) {
 					c.Audience = test.audience
 				}
 			})
-			_, err := guard.Check(requestWith("Bearer "+test.token), m2mauth.AllScopes("read"))
+			_, err := guard.Check(testguard.RequestWith("Bearer "+test.token), m2mauth.AllScopes("read"))
 			require.ErrorIs(t, err, test.kind)
 			var e *m2mauth.Error
 			require.ErrorAs(t, err, &e)
 			assert.Contains(t, e.Description, test.want)
 			assert.NotContains(t, e.Description, test.not)
 			w := httptest.NewRecorder()
-			guard.WriteError(w, requestWith(), err)
+			guard.WriteError(w, testguard.RequestWith(), err)
 			assert.Contains(t, w.Header().Get("WWW-Authenticate"), e.Description, "a text that can stand in the challenge as it is")
 			assert.Contains(t, w.Body.String(), e.Description)
 		})
@@ -282,7 +287,7 @@ func TestForeignErrorsAreLoggedAndNotShown(t *testing.T) {
 	guard, book := loggedGuard(t, m2mauthtest.NewIssuer())
 	for range 3 { // each may be another one: none is left out
 		w := httptest.NewRecorder()
-		guard.WriteError(w, requestWith(), errors.New("database password hunter2"))
+		guard.WriteError(w, testguard.RequestWith(), errors.New("database password hunter2"))
 		assert.Equal(t, 500, w.Code)
 		assert.NotContains(t, w.Body.String(), "hunter2")
 		entries := book.take()
@@ -300,7 +305,7 @@ func TestUnavailabilityIsLoggedWithItsCause(t *testing.T) {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) })
 		})
 		guard, book := loggedGuard(t, issuer)
-		_, err := guard.Verify(t.Context(), issuer.Token(shop))
+		_, err := guard.Verify(t.Context(), issuer.Token(testguard.Shop))
 		require.ErrorIs(t, err, m2mauth.ErrUnavailable)
 		var refusals []logEntry
 		for _, entry := range book.take() {
@@ -323,7 +328,7 @@ func TestLogHoldsNoControlCharactersAndNoLongValues(t *testing.T) {
 	nasty := "x\r\n2026-01-01 ERROR fake \x1b[31m \u202e \u2028 \x00 \u0085 \" \\ ä"
 	long := strings.Repeat("é\x1b", 400) // of one that is over 8 KiB nothing is read
 	sign := func(t m2mauthtest.Token) string {
-		t.Audience = shop
+		t.Audience = testguard.Shop
 		return issuer.Sign(t)
 	}
 	for _, value := range []string{nasty, long, strings.Repeat("a", 4000)} {
@@ -347,7 +352,7 @@ func TestLogHoldsNoControlCharactersAndNoLongValues(t *testing.T) {
 			"scope of a route that demands an organization first": {m2mauthtest.Token{Scopes: []string{value}}, m2mauth.AllOf(organization, scope), "scopes"},
 		} {
 			guard, book := loggedGuard(t, issuer)
-			_, err := guard.Check(requestWith("Bearer "+sign(test.token)), test.rule)
+			_, err := guard.Check(testguard.RequestWith("Bearer "+sign(test.token)), test.rule)
 			require.Error(t, err)
 			entries := book.take()
 			require.NotEmpty(t, entries, name)
@@ -398,9 +403,9 @@ func TestWhatAnIssuerPublishesIsFitForTheLog(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			keysBubble(t, func(t *testing.T) {
+			testguard.KeysBubble(t, func(t *testing.T) {
 				issuer := m2mauthtest.NewIssuer()
-				keysHookAt(issuer, test.path, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { _, _ = io.WriteString(w, test.body) })
+				testguard.KeysHookAt(issuer, test.path, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { _, _ = io.WriteString(w, test.body) })
 				guard, book := loggedGuard(t, issuer)
 				err := guard.Warm(t.Context())
 				synctest.Wait()
@@ -421,18 +426,18 @@ const ed25519JWK = `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcv
 // neither in a log nor in an answer.
 func badCredentials(issuer *m2mauthtest.Issuer) map[string][]string {
 	other := m2mauthtest.NewIssuer()
-	good := issuer.Token(shop, "read")
+	good := issuer.Token(testguard.Shop, "read")
 	part := strings.Split(good, ".")
 	bearer := func(token string) []string { return []string{"Bearer " + token} }
 	claims := func(name string, value any) []string {
-		return bearer(issuer.Sign(m2mauthtest.Token{Audience: shop, Claims: map[string]any{name: value}}))
+		return bearer(issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{name: value}}))
 	}
 	header := func(name string, value any) []string {
-		return bearer(issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{name: value}}))
+		return bearer(issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{name: value}}))
 	}
 	return map[string][]string{
 		"opaque":               bearer("c2VjcmV0LW9wYXF1ZS10b2tlbg"),
-		"two fields":           {"Bearer " + good, "Bearer " + issuer.Token(shop)},
+		"two fields":           {"Bearer " + good, "Bearer " + issuer.Token(testguard.Shop)},
 		"two tokens":           bearer(good + " " + good),
 		"another scheme":       {"Basic c2VjcmV0LWFwcDpzZWNyZXQ="},
 		"a token alone":        {good},
@@ -446,22 +451,22 @@ func badCredentials(issuer *m2mauthtest.Issuer) map[string][]string {
 		"odd base64 payload":   bearer(part[0] + "." + part[1] + "=." + part[2]),
 		"odd base64 signature": bearer(good + "="),
 		"tampered":             bearer(tampered(good)),
-		"other claims":         bearer(part[0] + "." + strings.Split(issuer.Token(shop, "admin"), ".")[1] + "." + part[2]),
-		"unknown key":          bearer(other.Token(shop)),
-		"another key":          bearer(other.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"kid": issuer.KeyIDs()[0]}})),
+		"other claims":         bearer(part[0] + "." + strings.Split(issuer.Token(testguard.Shop, "admin"), ".")[1] + "." + part[2]),
+		"unknown key":          bearer(other.Token(testguard.Shop)),
+		"another key":          bearer(other.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"kid": issuer.KeyIDs()[0]}})),
 		"header no JSON":       bearer(issuer.Sign(m2mauthtest.Token{RawHeader: []byte(`{"alg":"ES384","secret-header"`)})),
 		"header doubled":       bearer(issuer.Sign(m2mauthtest.Token{RawHeader: []byte(`{"alg":"ES384","secret-member":1,"secret-member":2}`)})),
 		"payload no JSON":      bearer(issuer.Sign(m2mauthtest.Token{RawClaims: []byte(`{"secret-claim":"secret-value"`)})),
 		"payload doubled":      bearer(issuer.Sign(m2mauthtest.Token{RawClaims: []byte(`{"secret-claim":1,"secret-claim":2}`)})),
-		"none":                 bearer(issuer.Sign(m2mauthtest.Token{Audience: shop, Algorithm: "none"})),
-		"HS256":                bearer(issuer.Sign(m2mauthtest.Token{Audience: shop, Algorithm: "HS256", Secret: []byte("secret")})),
+		"none":                 bearer(issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Algorithm: "none"})),
+		"HS256":                bearer(issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Algorithm: "HS256", Secret: []byte("secret")})),
 		"crit":                 header("crit", []string{"secret-extension"}),
 		"cty":                  header("cty", "JWT"),
 		"typ":                  header("typ", "JWT"),
 		"kid no string":        header("kid", 7),
 		"iss":                  claims("iss", "https://other.example/oidc"),
 		"aud":                  claims("aud", "https://other.api"),
-		"expired":              bearer(issuer.Sign(m2mauthtest.Token{Audience: shop, Expired: true})),
+		"expired":              bearer(issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Expired: true})),
 		"iat ahead":            claims("iat", time.Now().Unix()+7200),
 		"cnf":                  claims("cnf", map[string]any{"jkt": "secret-thumbprint"}),
 		"no sub":               claims("sub", nil),
@@ -470,7 +475,7 @@ func badCredentials(issuer *m2mauthtest.Issuer) map[string][]string {
 		"exp no number":        claims("exp", "secret-date"),
 		"jti no string":        claims("jti", map[string]any{"secret-id": 1}),
 		"organization":         claims("organization_id", "org1"),
-		"no scope":             bearer(issuer.Token(shop)),
+		"no scope":             bearer(issuer.Token(testguard.Shop)),
 	}
 }
 
@@ -480,7 +485,7 @@ func TestNoPartOfATokenIsLoggedOrAnswered(t *testing.T) {
 	var output bytes.Buffer
 	var mu sync.Mutex
 	logger := slog.New(slog.NewJSONHandler(lockedWriter{&mu, &output}, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}))
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Logger = logger })
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.Logger = logger })
 	api := guard.Require("read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a handler was reached") }))
 
 	for name, fields := range badCredentials(issuer) {
@@ -489,10 +494,10 @@ func TestNoPartOfATokenIsLoggedOrAnswered(t *testing.T) {
 			output.Reset()
 			mu.Unlock()
 			w := httptest.NewRecorder()
-			api.ServeHTTP(w, requestWith(fields...))
+			api.ServeHTTP(w, testguard.RequestWith(fields...))
 			assert.GreaterOrEqual(t, w.Code, 400)
 			assert.Less(t, w.Code, 500)
-			_, refusal := guard.Check(requestWith(fields...), m2mauth.AllScopes("read"))
+			_, refusal := guard.Check(testguard.RequestWith(fields...), m2mauth.AllScopes("read"))
 			require.Error(t, refusal)
 			_, err := guard.Verify(t.Context(), strings.TrimPrefix(strings.Join(fields, ","), "Bearer ")) // a few are good by themselves
 			mu.Lock()
@@ -553,7 +558,7 @@ func TestNothingIsLoggedAboutRequestsThatPass(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	guard, book := loggedGuard(t, issuer)
-	_, err := guard.Check(requestWith("Bearer "+issuer.Token(shop, "read")), m2mauth.AllScopes("read"))
+	_, err := guard.Check(testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop, "read")), m2mauth.AllScopes("read"))
 	require.NoError(t, err)
 	assert.Empty(t, book.take())
 }
@@ -561,7 +566,7 @@ func TestNothingIsLoggedAboutRequestsThatPass(t *testing.T) {
 // A program that sets slog's default later than its guards means that one too.
 func TestLoggerIsTheDefaultOfTheMoment(t *testing.T) {
 	issuer := m2mauthtest.NewIssuer()
-	guard, err := m2mauth.New(issuer.Config(shop))
+	guard, err := m2mauth.New(issuer.Config(testguard.Shop))
 	require.NoError(t, err)
 	before, output, flags := slog.Default(), log.Writer(), log.Flags()
 	defer func() {

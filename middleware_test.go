@@ -8,45 +8,26 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/testguard"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
-
-const shop = "https://shopping.api"
-
-// quietGuard makes a guard of the shop that logs nothing.
-func quietGuard(tb testing.TB, issuer *m2mauthtest.Issuer, change ...func(*m2mauth.Config)) *m2mauth.Guard {
-	tb.Helper()
-	config := issuer.Config(shop)
-	config.Logger = slog.New(slog.DiscardHandler)
-	for _, f := range change {
-		f(&config)
-	}
-	guard, err := m2mauth.New(config)
-	require.NoError(tb, err)
-	return guard
-}
-
-// requestWith makes a request with these Authorization fields, byte for byte.
-func requestWith(fields ...string) *http.Request {
-	r := httptest.NewRequest(http.MethodGet, "/products", nil)
-	if len(fields) > 0 {
-		r.Header["Authorization"] = fields
-	}
-	return r
-}
 
 func TestAuthorizationField(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	good := issuer.Token(shop, "read:products")
+	guard := testguard.Quiet(t, issuer)
+	good := issuer.Token(testguard.Shop, "read:products")
 	for _, test := range []struct {
 		name   string
 		fields []string
@@ -121,7 +102,7 @@ func TestAuthorizationField(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			claims, err := guard.Check(requestWith(test.fields...), m2mauth.AllScopes("read:products"))
+			claims, err := guard.Check(testguard.RequestWith(test.fields...), m2mauth.AllScopes("read:products"))
 			if test.want == nil {
 				require.NoError(t, err)
 				require.False(t, claims.IsZero())
@@ -135,7 +116,7 @@ func TestAuthorizationField(t *testing.T) {
 
 func TestTokenLength(t *testing.T) {
 	t.Parallel()
-	guard := quietGuard(t, m2mauthtest.NewIssuer())
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer())
 	_, err := guard.Verify(t.Context(), strings.Repeat("a", 8<<10))
 	assert.ErrorIs(t, err, m2mauth.ErrMalformed)
 	_, err = guard.Verify(t.Context(), strings.Repeat("a", 8<<10+1))
@@ -147,8 +128,8 @@ func TestTokenLength(t *testing.T) {
 func TestTokensElsewhereAreNotRead(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	good := issuer.Token(shop)
+	guard := testguard.Quiet(t, issuer)
+	good := issuer.Token(testguard.Shop)
 	form := httptest.NewRequest(http.MethodPost, "/products?access_token="+good, strings.NewReader("access_token="+good))
 	form.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	form.AddCookie(&http.Cookie{Name: "access_token", Value: good})
@@ -164,7 +145,7 @@ func TestTokensElsewhereAreNotRead(t *testing.T) {
 func TestMiddlewares(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	type middleware = func(http.Handler) http.Handler
 	for _, test := range []struct {
 		name    string
@@ -193,7 +174,7 @@ func TestMiddlewares(t *testing.T) {
 				seen, _ = m2mauth.FromContext(r.Context())
 			}))
 			w := httptest.NewRecorder()
-			api.ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop, test.scopes...)))
+			api.ServeHTTP(w, testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop, test.scopes...)))
 			assert.Equal(t, test.want, w.Code)
 			assert.Equal(t, test.want == 200, reached)
 			if test.want == 200 {
@@ -205,7 +186,7 @@ func TestMiddlewares(t *testing.T) {
 
 			reached = false
 			w = httptest.NewRecorder()
-			api.ServeHTTP(w, requestWith())
+			api.ServeHTTP(w, testguard.RequestWith())
 			assert.Equal(t, 401, w.Code)
 			assert.False(t, reached, "a handler was reached without a token")
 			assert.Equal(t, `Bearer realm="https://shopping.api"`+test.asks, w.Header().Get("WWW-Authenticate"))
@@ -216,10 +197,10 @@ func TestMiddlewares(t *testing.T) {
 func TestChallengeNamesAllScopesOfTheRoute(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.Realm = "the shop" })
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.Realm = "the shop" })
 	w := httptest.NewRecorder()
 	guard.Require("read:products", "write:products")(http.NotFoundHandler()).
-		ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop, "read:products")))
+		ServeHTTP(w, testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop, "read:products")))
 	assert.Equal(t, `Bearer realm="the shop", error="insufficient_scope", `+
 		`error_description="the token lacks a scope that this route requires", scope="read:products write:products"`,
 		w.Header().Get("WWW-Authenticate"))
@@ -228,7 +209,7 @@ func TestChallengeNamesAllScopesOfTheRoute(t *testing.T) {
 func TestTheHandlerGetsTheRequestAsItWas(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
+	guard := testguard.Quiet(t, issuer)
 	type key struct{}
 	mux := http.NewServeMux()
 	var value any
@@ -239,7 +220,7 @@ func TestTheHandlerGetsTheRequestAsItWas(t *testing.T) {
 		body = string(data)
 	})))
 	r := httptest.NewRequest(http.MethodPost, "/products/7", strings.NewReader("a body"))
-	r.Header.Set("Authorization", "Bearer "+issuer.Token(shop))
+	r.Header.Set("Authorization", "Bearer "+issuer.Token(testguard.Shop))
 	r = r.WithContext(context.WithValue(r.Context(), key{}, "mine"))
 	mux.ServeHTTP(httptest.NewRecorder(), r)
 	assert.Equal(t, "mine", value)
@@ -252,12 +233,12 @@ func TestTheHandlerGetsTheRequestAsItWas(t *testing.T) {
 func TestZeroRuleInCheckLetsNobodyThrough(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	claims, err := guard.Check(requestWith("Bearer "+issuer.Token(shop, "read")), m2mauth.Rule{})
+	guard := testguard.Quiet(t, issuer)
+	claims, err := guard.Check(testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop, "read")), m2mauth.Rule{})
 	assert.True(t, claims.IsZero())
 	require.ErrorIs(t, err, m2mauth.ErrForbidden)
 	w := httptest.NewRecorder()
-	guard.WriteError(w, requestWith(), err)
+	guard.WriteError(w, testguard.RequestWith(), err)
 	assert.Equal(t, 403, w.Code)
 	assert.NotContains(t, w.Header().Get("WWW-Authenticate"), "scope=\"")
 }
@@ -266,13 +247,15 @@ func TestZeroRuleInCheckLetsNobodyThrough(t *testing.T) {
 func TestGuardThatIsNoneRefusesEverything(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	good := issuer.Token(shop, "read")
+	good := issuer.Token(testguard.Shop, "read")
 	var missing *m2mauth.Guard
 	for name, guard := range map[string]*m2mauth.Guard{"nil": missing, "zero": new(m2mauth.Guard)} {
 		for call, f := range map[string]func() (m2mauth.Claims, error){
-			"Check": func() (m2mauth.Claims, error) { return guard.Check(requestWith("Bearer "+good), m2mauth.AnyToken()) },
+			"Check": func() (m2mauth.Claims, error) {
+				return guard.Check(testguard.RequestWith("Bearer "+good), m2mauth.AnyToken())
+			},
 			"CheckRequest": func() (m2mauth.Claims, error) {
-				return guard.CheckRequest(t.Context(), headers{}, m2mauth.AnyToken())
+				return guard.CheckRequest(t.Context(), testguard.Headers{}, m2mauth.AnyToken())
 			},
 			"Verify": func() (m2mauth.Claims, error) { return guard.Verify(t.Context(), good) },
 			"Warm":   func() (m2mauth.Claims, error) { return m2mauth.Claims{}, guard.Warm(t.Context()) },
@@ -281,7 +264,7 @@ func TestGuardThatIsNoneRefusesEverything(t *testing.T) {
 			assert.True(t, claims.IsZero(), "%s of a %s Guard", call, name)
 			require.ErrorIs(t, err, m2mauth.ErrInternal, "%s of a %s Guard", call, name)
 			w := httptest.NewRecorder()
-			guard.WriteError(w, requestWith(), err)
+			guard.WriteError(w, testguard.RequestWith(), err)
 			assert.Equal(t, 500, w.Code)
 		}
 	}
@@ -290,15 +273,15 @@ func TestGuardThatIsNoneRefusesEverything(t *testing.T) {
 func TestCheckRequestAndVerify(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	good := issuer.Sign(m2mauthtest.Token{AppID: "reader", Audience: shop, Scopes: []string{"read"}})
+	guard := testguard.Quiet(t, issuer)
+	good := issuer.Sign(m2mauthtest.Token{AppID: "reader", Audience: testguard.Shop, Scopes: []string{"read"}})
 
-	claims, err := guard.CheckRequest(t.Context(), headers{fields: http.Header{"Authorization": {"Bearer " + good}}}, m2mauth.AllScopes("read"))
+	claims, err := guard.CheckRequest(t.Context(), testguard.Headers{Fields: http.Header{"Authorization": {"Bearer " + good}}}, m2mauth.AllScopes("read"))
 	require.NoError(t, err)
 	assert.Equal(t, "reader", claims.AppID())
-	_, err = guard.CheckRequest(t.Context(), headers{fields: http.Header{"Authorization": {"Bearer " + good}}}, m2mauth.AllScopes("write"))
+	_, err = guard.CheckRequest(t.Context(), testguard.Headers{Fields: http.Header{"Authorization": {"Bearer " + good}}}, m2mauth.AllScopes("write"))
 	require.ErrorIs(t, err, m2mauth.ErrScope)
-	_, err = guard.CheckRequest(t.Context(), headers{}, m2mauth.AnyToken())
+	_, err = guard.CheckRequest(t.Context(), testguard.Headers{}, m2mauth.AnyToken())
 	require.ErrorIs(t, err, m2mauth.ErrNoToken)
 
 	claims, err = guard.Verify(t.Context(), good)
@@ -313,9 +296,9 @@ func TestCheckRequestAndVerify(t *testing.T) {
 func TestOrganizationTokensAreRefusedEverywhere(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	token := issuer.Sign(m2mauthtest.Token{Audience: shop, Scopes: []string{"read"}, Claims: map[string]any{"organization_id": "org1"}})
-	guard := quietGuard(t, issuer)
-	r := requestWith("Bearer " + token)
+	token := issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Scopes: []string{"read"}, Claims: map[string]any{"organization_id": "org1"}})
+	guard := testguard.Quiet(t, issuer)
+	r := testguard.RequestWith("Bearer " + token)
 	for name, middleware := range map[string]func(http.Handler) http.Handler{
 		"Require": guard.Require("read"), "RequireAny": guard.RequireAny("read"),
 		"RequireRule": guard.RequireRule(m2mauth.AllScopes("read")), "Authenticate": guard.Authenticate,
@@ -331,7 +314,7 @@ func TestOrganizationTokensAreRefusedEverywhere(t *testing.T) {
 	_, err = guard.Check(r, m2mauth.AnyToken())
 	require.ErrorIs(t, err, m2mauth.ErrForbidden)
 
-	open := quietGuard(t, issuer, func(c *m2mauth.Config) { c.InsecureAllowOrganizationTokens = true })
+	open := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.InsecureAllowOrganizationTokens = true })
 	claims, err = open.Check(r, m2mauth.AllScopes("read"))
 	require.NoError(t, err)
 	assert.Equal(t, "org1", claims.OrganizationID())
@@ -341,7 +324,7 @@ func TestErrorHandlerWritesTheAnswer(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
 	var before http.Header
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) {
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 		c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, e *m2mauth.Error) {
 			before = w.Header().Clone()
 			w.Header().Set("Content-Type", "application/problem+json")
@@ -355,7 +338,7 @@ func TestErrorHandlerWritesTheAnswer(t *testing.T) {
 	api := guard.Require("read")(http.NotFoundHandler())
 	for range 2 { // the handler's changes reach no other request
 		w := httptest.NewRecorder()
-		api.ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop)))
+		api.ServeHTTP(w, testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop)))
 		assert.Equal(t, 403, w.Code)
 		assert.Equal(t, `{"instance":"/products"}`, w.Body.String())
 		assert.NotContains(t, before, "Content-Type")
@@ -364,14 +347,14 @@ func TestErrorHandlerWritesTheAnswer(t *testing.T) {
 	}
 
 	issuer.Intercept(func(http.Handler) http.Handler { return http.NotFoundHandler() })
-	down := quietGuard(t, issuer, func(c *m2mauth.Config) {
+	down := testguard.Quiet(t, issuer, func(c *m2mauth.Config) {
 		c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, e *m2mauth.Error) {
 			before = w.Header().Clone()
 			w.WriteHeader(e.Status)
 		}
 	})
 	w := httptest.NewRecorder()
-	down.Authenticate(http.NotFoundHandler()).ServeHTTP(w, requestWith("Bearer "+issuer.Token(shop)))
+	down.Authenticate(http.NotFoundHandler()).ServeHTTP(w, testguard.RequestWith("Bearer "+issuer.Token(testguard.Shop)))
 	assert.Equal(t, 503, w.Code)
 	assert.Equal(t, "1", before.Get("Retry-After"))
 	assert.NotContains(t, before, "Www-Authenticate")
@@ -398,8 +381,8 @@ func TestFromContext(t *testing.T) {
 func TestAPrintedContextShowsNoClaims(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer)
-	token := issuer.Sign(m2mauthtest.Token{AppID: "an-app-to-be-found", Audience: shop, Scopes: []string{"a-scope-to-be-found"}})
+	guard := testguard.Quiet(t, issuer)
+	token := issuer.Sign(m2mauthtest.Token{AppID: "an-app-to-be-found", Audience: testguard.Shop, Scopes: []string{"a-scope-to-be-found"}})
 	claims, err := guard.Verify(t.Context(), token)
 	require.NoError(t, err)
 	reached := false
@@ -416,27 +399,27 @@ func TestAPrintedContextShowsNoClaims(t *testing.T) {
 				}
 			}
 		}
-	})).ServeHTTP(httptest.NewRecorder(), requestWith("Bearer "+token))
+	})).ServeHTTP(httptest.NewRecorder(), testguard.RequestWith("Bearer "+token))
 	assert.True(t, reached)
 }
 
 // An absent typ may be allowed, and then no odd spelling of nothing is.
-func TestTypThatIsAPrefixAloneIsNotAnAbsentOne(t *testing.T) {
+func TestTypeThatIsAPrefixAloneIsNotAnAbsentOne(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
-	guard := quietGuard(t, issuer, func(c *m2mauth.Config) { c.TokenTypes = []string{""} })
+	guard := testguard.Quiet(t, issuer, func(c *m2mauth.Config) { c.TokenTypes = []string{""} })
 	for _, typ := range []string{"", "application/", "APPLICATION/", " "} {
-		_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": typ}}))
+		_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": typ}}))
 		assert.ErrorIs(t, err, m2mauth.ErrType, "%q", typ)
 	}
-	_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: shop, Header: map[string]any{"typ": nil}}))
+	_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Header: map[string]any{"typ": nil}}))
 	assert.NoError(t, err)
 }
 
 func TestErrorsOfAGuardAreTyped(t *testing.T) {
 	t.Parallel()
-	guard := quietGuard(t, m2mauthtest.NewIssuer())
-	_, err := guard.Check(requestWith(), m2mauth.AnyToken())
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer())
+	_, err := guard.Check(testguard.RequestWith(), m2mauth.AnyToken())
 	var e *m2mauth.Error
 	require.True(t, errors.As(err, &e))
 	assert.Equal(t, 401, e.Status)
@@ -444,4 +427,203 @@ func TestErrorsOfAGuardAreTyped(t *testing.T) {
 	assert.NotEmpty(t, e.Description)
 	assert.Nil(t, e.Scopes)
 	assert.Zero(t, e.RetryAfter)
+}
+
+const oddStatus = "m2mauth: Config.ErrorHandler answered a refused request with a status below 400; the refusal's was sent"
+
+// Whatever an ErrorHandler does, a caller never takes a refusal for a success.
+func TestARefusalNeverLooksLikeASuccess(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		handler  http.HandlerFunc
+		status   int
+		body     string
+		replaced int64 // the status in the log
+	}{
+		{"it writes nothing", func(http.ResponseWriter, *http.Request) {}, 401, "", 0},
+		{"it writes a body alone", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "no") }, 401, "no", 0},
+		{"it copies a body", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader("no")})
+		}, 401, "no", 0},
+		{"it writes an empty body", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(nil) }, 401, "", 0},
+		{"it sets a header field alone", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Mine", "yes") }, 401, "", 0},
+		{"it chooses a status", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "hidden", http.StatusNotFound) }, 404, "hidden\n", 0},
+		{"it chooses 400", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }, 400, "", 0},
+		{"it chooses 599", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(599) }, 599, "", 0},
+		{"it chooses 200", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(200)
+			_, _ = io.WriteString(w, "no")
+		}, 401, "no", 200},
+		{"it answers in gRPC", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc+proto")
+			w.WriteHeader(200)
+		}, 200, "", 0},
+		{"it answers in gRPC-Web", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "Application/gRPC-Web")
+			w.WriteHeader(200)
+		}, 200, "", 0},
+		{"it answers in a stream of Connect", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/connect+json")
+			w.WriteHeader(200)
+		}, 200, "", 0},
+		{"it names gRPC and no status", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			_, _ = w.Write(nil)
+		}, 401, "", 0},
+		{"it names gRPC and another status", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.WriteHeader(204)
+		}, 401, "", 204},
+		{"it chooses 200 for JSON", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(200)
+		}, 401, "", 200},
+		{"it chooses 399", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(399) }, 401, "", 399},
+		{"it redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/sign-in", http.StatusFound) }, 401, "<a href=\"/sign-in\">Found</a>.\n\n", 302},
+		{"it switches protocols", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(101) }, 401, "", 101},
+		{"it chooses no status", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(0) }, 401, "", 0},
+		{"it flushes first", func(w http.ResponseWriter, _ *http.Request) {
+			assert.NoError(t, http.NewResponseController(w).Flush())
+			_, _ = io.WriteString(w, "no")
+		}, 401, "no", 0},
+		{"it flushes first, by the interface", func(w http.ResponseWriter, _ *http.Request) {
+			w.(http.Flusher).Flush()
+			_, _ = io.WriteString(w, "no")
+		}, 401, "no", 0},
+		{"it flushes after its status", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(418)
+			w.(http.Flusher).Flush()
+			_, _ = io.WriteString(w, "no")
+		}, 418, "no", 0},
+		{"it sets a deadline by the controller", func(w http.ResponseWriter, _ *http.Request) {
+			assert.NoError(t, http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)))
+		}, 401, "", 0},
+		{"it takes the connection", func(w http.ResponseWriter, _ *http.Request) {
+			conn, buffer, err := http.NewResponseController(w).Hijack()
+			if assert.NoError(t, err) {
+				_, _ = buffer.WriteString("HTTP/1.1 499 Mine\r\nContent-Length: 4\r\n\r\nmine")
+				_ = buffer.Flush()
+				_ = conn.Close()
+			}
+		}, 499, "mine", 0},
+		{"it takes the connection, by the interface", func(w http.ResponseWriter, _ *http.Request) {
+			conn, buffer, err := w.(http.Hijacker).Hijack()
+			if assert.NoError(t, err) {
+				_, _ = buffer.WriteString("HTTP/1.1 499 Mine\r\nContent-Length: 4\r\n\r\nmine")
+				_ = buffer.Flush()
+				_ = conn.Close()
+			}
+		}, 499, "mine", 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			guard, book := loggedGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) {
+				c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, e *m2mauth.Error) {
+					e.Status = http.StatusOK // is the handler's own affair
+					test.handler(w, r)
+				}
+			})
+			server := httptest.NewUnstartedServer(guard.Require("read")(http.NotFoundHandler()))
+			var complaints strings.Builder // net/http's, such as about a second status
+			server.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(&complaints, nil), slog.LevelError)
+			server.Start()
+			client := server.Client()
+			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+			response, err := client.Get(server.URL)
+			require.NoError(t, err)
+			body, err := io.ReadAll(response.Body)
+			require.NoError(t, err)
+			_ = response.Body.Close()
+			server.Close()
+
+			assert.Equal(t, test.status, response.StatusCode)
+			assert.Equal(t, test.body, string(body))
+			assert.Empty(t, complaints.String())
+			odd := 0
+			for _, entry := range book.take() {
+				if entry.attrs["msg"] == oddStatus {
+					odd++
+					assert.Equal(t, test.replaced, entry.attrs["status"])
+					assert.EqualValues(t, 401, entry.attrs["sent"])
+					assert.Equal(t, slog.LevelWarn, entry.level)
+				}
+			}
+			assert.Equal(t, strings.HasPrefix(test.name, "it chooses no") || test.replaced != 0, odd == 1, "%d lines", odd)
+		})
+	}
+}
+
+// A framework that takes a hint for the answer would send 200 after it.
+func TestAnErrorHandlersHintsAreNotSent(t *testing.T) {
+	t.Parallel()
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) {
+		c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ *m2mauth.Error) {
+			w.Header().Set("Link", "</error.css>; rel=preload")
+			w.WriteHeader(http.StatusEarlyHints)
+			_, _ = io.WriteString(w, "no")
+		}
+	})
+	server := httptest.NewServer(guard.Require("read")(http.NotFoundHandler()))
+	defer server.Close()
+	var hints []int
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { hints = append(hints, code); return nil },
+	})
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+	require.NoError(t, err)
+	response, err := server.Client().Do(r)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	assert.Empty(t, hints)
+	assert.Equal(t, 401, response.StatusCode)
+}
+
+// plainWriter can do nothing but what a ResponseWriter must.
+type plainWriter struct{ http.ResponseWriter }
+
+func TestAnErrorHandlersWriterCanDoWhatTheServersCan(t *testing.T) {
+	t.Parallel()
+	var flush, hijack error
+	guard := testguard.Quiet(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) {
+		c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ *m2mauth.Error) {
+			inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+			if assert.True(t, ok) {
+				assert.IsType(t, plainWriter{}, inner.Unwrap())
+			}
+			_, _, hijack = http.NewResponseController(w).Hijack()
+			flush = http.NewResponseController(w).Flush()
+		}
+	})
+	w := httptest.NewRecorder()
+	_, err := guard.Check(testguard.RequestWith(), m2mauth.AnyToken())
+	guard.WriteError(plainWriter{w}, testguard.RequestWith(), err)
+	require.ErrorIs(t, flush, errors.ErrUnsupported)
+	require.ErrorIs(t, hijack, errors.ErrUnsupported)
+	assert.Equal(t, 401, w.Code)
+	assert.False(t, w.Flushed)
+}
+
+// A flood of refusals floods no log.
+func TestAnErrorHandlersOddStatusIsLoggedOnceAMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		guard, book := loggedGuard(t, m2mauthtest.NewIssuer(), func(c *m2mauth.Config) {
+			c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ *m2mauth.Error) { w.WriteHeader(200) }
+		})
+		warnings := func(times int) (n int) {
+			for range times {
+				guard.Require("read")(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), testguard.RequestWith())
+			}
+			for _, entry := range book.take() {
+				if entry.attrs["msg"] == oddStatus && entry.level == slog.LevelWarn {
+					n++
+				}
+			}
+			return n
+		}
+		assert.Equal(t, 1, warnings(9))
+		time.Sleep(time.Minute)
+		assert.Equal(t, 1, warnings(1))
+	})
 }

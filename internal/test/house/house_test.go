@@ -1,4 +1,4 @@
-// Package house holds the map in CONTRIBUTING.md to the tree.
+// Package house holds the map in CONTRIBUTING.md to the tree, and the tree to its order.
 package house
 
 import (
@@ -58,4 +58,17 @@ func matches(t *testing.T, pattern string, folders bool) (names []string) {
 		}
 	}
 	return names
+}
+
+// The root's tests are found by their topic: few files, each read in one sitting.
+func TestTheRootsTestFilesAreFewAndShort(t *testing.T) {
+	t.Parallel()
+	names := slices.DeleteFunc(matches(t, "*.go", false), func(name string) bool { return !strings.HasSuffix(name, "_test.go") })
+	require.Contains(t, names, "middleware_test.go", "the repository was found")
+	assert.LessOrEqual(t, len(names), 26, "%v", names)
+	for _, name := range names {
+		content, err := os.ReadFile(filepath.Join(root, name))
+		require.NoError(t, err)
+		assert.LessOrEqual(t, strings.Count(string(content), "\n"), 800, "lines of %s", name)
+	}
 }
