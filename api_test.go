@@ -28,6 +28,7 @@ import (
 // The API as others compile against it: a changed signature does not compile here.
 var _ = struct {
 	new        func(m2mauth.Config) (*m2mauth.Guard, error)
+	fromEnv    func(prefix string) (m2mauth.Config, error)
 	join       func(*m2mauth.Guard, ...*m2mauth.Guard) (*m2mauth.Guard, error)
 	rule       func(*m2mauth.Guard, m2mauth.Rule) func(http.Handler) http.Handler
 	check      func(*m2mauth.Guard, *http.Request, m2mauth.Rule) (m2mauth.Claims, error)
@@ -39,6 +40,8 @@ var _ = struct {
 	warm       func(*m2mauth.Guard, context.Context) error
 	keys       func(*m2mauth.Guard) m2mauth.KeyStatus
 	stats      func(*m2mauth.Guard) m2mauth.Stats
+	dry        func(*m2mauth.Guard) bool
+	enforcing  func(*m2mauth.Guard) *m2mauth.Guard
 	custom     func(string, func(context.Context, m2mauth.Claims, m2mauth.Request) error) m2mauth.Rule
 	from       func(context.Context) (m2mauth.Claims, bool)
 	into       func(context.Context, m2mauth.Claims) context.Context
@@ -48,16 +51,16 @@ var _ = struct {
 	decision   m2mauth.Decision
 	outcomes   []m2mauth.Outcome
 }{
-	m2mauth.New, m2mauth.Join, (*m2mauth.Guard).RequireRule, (*m2mauth.Guard).Check, (*m2mauth.Guard).CheckRequest,
+	m2mauth.New, m2mauth.ConfigFromEnv, m2mauth.Join, (*m2mauth.Guard).RequireRule, (*m2mauth.Guard).Check, (*m2mauth.Guard).CheckRequest,
 	(*m2mauth.Guard).ValidateRule, (*m2mauth.Guard).Verify, (*m2mauth.Guard).WriteError, (*m2mauth.Guard).Metadata,
-	(*m2mauth.Guard).Warm, (*m2mauth.Guard).Keys, (*m2mauth.Guard).Stats, m2mauth.Custom, m2mauth.FromContext, m2mauth.NewContext,
+	(*m2mauth.Guard).Warm, (*m2mauth.Guard).Keys, (*m2mauth.Guard).Stats, (*m2mauth.Guard).ReportOnly, (*m2mauth.Guard).Enforcing, m2mauth.Custom, m2mauth.FromContext, m2mauth.NewContext,
 	(*m2mauth.Error).Response, []func(...string) m2mauth.Rule{m2mauth.AllScopes, m2mauth.AnyScope, m2mauth.ClientID},
 	m2mauth.Config{
 		InsecureHTTPHosts: []string{}, InsecureAllowOrganizationTokens: true,
 		QueueKey: func(m2mauth.Request) string { return "" }, IsMachine: func(m2mauth.Claims) bool { return true },
 	},
 	m2mauth.Decision{Claims: m2mauth.Claims{}, Outcome: m2mauth.Allowed},
-	[]m2mauth.Outcome{m2mauth.Allowed, m2mauth.Anonymous, m2mauth.Outcome(m2mauth.ErrScope)},
+	[]m2mauth.Outcome{m2mauth.Allowed, m2mauth.Anonymous, m2mauth.Undecided, m2mauth.Outcome(m2mauth.ErrScope)},
 }
 
 func TestClaimsThatAreZeroSayNothing(t *testing.T) {

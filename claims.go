@@ -71,17 +71,21 @@ func (c Claims) AppID() string {
 
 // IsMachine reports whether the token speaks for an application itself and not
 // for a user of it: whether sub equals the client (RFC 9068 §2.2), or what
-// Config.IsMachine says.
+// Config.IsMachine says. A token without sub (Config.AllowMissingSubject) is a machine's.
 func (c Claims) IsMachine() bool { return c.read().machine() }
 
 func (s *claimSet) machine() bool {
+	if s.subject == "" { // a token without sub, which names no user; the zero Claims has no client either
+		return s.clientID != ""
+	}
 	if s.isMachine != nil {
 		return s.isMachine(Claims{set: s})
 	}
-	return s.subject != "" && s.subject == s.clientID
+	return s.subject == s.clientID
 }
 
-// Subject returns sub: an application's ID or a user's. See [Claims.AppID].
+// Subject returns sub: an application's ID or a user's. It is "" only for a machine's
+// token without sub, which Config.AllowMissingSubject accepts. See [Claims.AppID].
 func (c Claims) Subject() string { return c.read().subject }
 
 // ClientID returns the application that asked for the token: client_id, or the
@@ -95,8 +99,8 @@ func (c Claims) Issuer() string { return c.read().issuer }
 func (c Claims) ID() string { return c.read().id }
 
 // OrganizationID returns the Logto organization that the token is limited to, or
-// "" if it is not limited to one: organization_id, or for an organization token
-// the end of aud.
+// "" if it is not limited to one: organization_id or a claim of
+// Config.OrganizationClaims, or for an organization token the end of aud.
 func (c Claims) OrganizationID() string { return c.read().organizationID }
 
 // Audience returns a copy of aud.
@@ -131,6 +135,44 @@ func (c *claimSet) payload() ([]byte, error) {
 	return jose.DecodeBase64URL(encoded)
 }
 
+// claimName is the name of a claim in a Config or a rule.
+type claimName struct {
+	text    string // the one spelling of pointer: a pointer to a member of the token is the member's name
+	pointer strictjson.Pointer
+}
+
+// parseClaim reads a claim's name: a JSON Pointer if it begins with a slash.
+func parseClaim(name string) (claimName, error) {
+	if !strings.HasPrefix(name, "/") {
+		return claimName{name, strictjson.Pointer{name}}, nil
+	}
+	pointer, err := strictjson.ParsePointer(name)
+	if err != nil {
+		return claimName{}, err
+	}
+	if len(pointer) == 1 && !strings.HasPrefix(pointer[0], "/") {
+		return claimName{pointer[0], pointer}, nil
+	}
+	return claimName{pointer.String(), pointer}, nil
+}
+
+// claimNames are names that New has checked.
+func claimNames(names []string) []claimName {
+	claims := make([]claimName, len(names))
+	for i, name := range names {
+		claims[i], _ = parseClaim(name)
+	}
+	return claims
+}
+
+func namesOf(claims []claimName) []string {
+	names := make([]string, len(claims))
+	for i, claim := range claims {
+		names[i] = claim.text
+	}
+	return names
+}
+
 // keptClaim is a claim of which a rule asked.
 type keptClaim struct {
 	name   string
@@ -144,8 +186,8 @@ func (k keptClaim) memory() int {
 
 // hasAny reports whether a claim is one of the values, or an array of strings that
 // holds one.
-func (c *claimSet) hasAny(claim string, values []string) bool {
-	switch claim { // what has been read is not read again
+func (c *claimSet) hasAny(claim claimName, values []string) bool {
+	switch claim.text { // what has been read is not read again
 	case "iss":
 		return slices.Contains(values, c.issuer)
 	case "sub":
@@ -159,8 +201,8 @@ func (c *claimSet) hasAny(claim string, values []string) bool {
 // stringsOf returns the strings that a claim is or holds. Only claims that rules
 // ask for are kept, within the bytes that token.cost counts for all that claims
 // hold: what is over that is read each time.
-func (c *claimSet) stringsOf(claim string) []string {
-	if claim == "aud" {
+func (c *claimSet) stringsOf(claim claimName) []string {
+	if claim.text == "aud" {
 		return c.audience
 	}
 	var kept []keptClaim
@@ -168,22 +210,21 @@ func (c *claimSet) stringsOf(claim string) []string {
 		kept = *others
 	}
 	for _, k := range kept {
-		if k.name == claim {
+		if k.name == claim.text {
 			return k.values
 		}
 	}
 	return c.readAndKeep(claim, kept)
 }
 
-func (c *claimSet) readAndKeep(claim string, kept []keptClaim) []string {
-	read := keptClaim{name: claim}
+func (c *claimSet) readAndKeep(claim claimName, kept []keptClaim) []string {
+	read := keptClaim{name: claim.text}
 	if payload, err := c.payload(); err == nil {
-		_ = strictjson.Object(payload, func(name []byte, value jsontext.Value) error { // has been read before
-			if list, ok := strictjson.Strings(value); ok && string(name) == claim {
+		if value := claim.pointer.In(payload); value != nil {
+			if list, ok := strictjson.Strings(value); ok {
 				read.values = list
 			}
-			return nil
-		})
+		}
 	}
 	shared := []string{c.clientID, c.organizationID} // which other claims may name too
 	for i, value := range read.values {
@@ -211,11 +252,19 @@ func (c *claimSet) readAndKeep(claim string, kept []keptClaim) []string {
 type claimPolicy struct {
 	issuer       string
 	audiences    []string
-	scopeClaims  []string
-	clientClaims []string
-	leeway       time.Duration
-	maxLifetime  time.Duration
-	isMachine    func(Claims) bool
+	scopeClaims  []claimName
+	clientClaims []claimName
+
+	scopes             *scopePolicy
+	organizationClaims []claimName // organization_id among them
+	required           []claimName
+	requiredValues     [][]string // for each of required
+
+	missingSubject         bool     // machines' tokens may lack sub
+	clientsWithoutAudience []string // whose tokens may lack aud
+	leeway                 time.Duration
+	maxLifetime            time.Duration
+	isMachine              func(Claims) bool
 
 	// organizations: the audience is that of Logto's organization tokens, which
 	// ends in the organization's ID.
@@ -226,9 +275,9 @@ const payloadText = "the token's payload is not one strict JSON object"
 
 // claimValues are the members that the checks look at, as they stand in the payload.
 type claimValues struct {
-	iss, sub, aud, exp, nbf, iat, jti, cnf, organizationID jsontext.Value
+	iss, sub, aud, exp, nbf, iat, jti, cnf jsontext.Value
 
-	scopes, clients []jsontext.Value // in the order of the policy's names
+	scopes, clients, organizations, required []jsontext.Value // in the order of the policy's names
 }
 
 // read turns a token's payload into claims, if they are acceptable now.
@@ -250,6 +299,7 @@ func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*cl
 		p.readID,
 		p.readScopes,
 		p.readOrganization,
+		p.checkRequired,
 	} {
 		if e := check(c, values); e != nil {
 			return nil, e
@@ -272,6 +322,9 @@ func (p *claimPolicy) collect(payload []byte) (*claimValues, error) {
 	v := &claimValues{
 		scopes:  make([]jsontext.Value, len(p.scopeClaims)),
 		clients: make([]jsontext.Value, len(p.clientClaims)),
+
+		organizations: make([]jsontext.Value, len(p.organizationClaims)),
+		required:      make([]jsontext.Value, len(p.required)),
 	}
 	err := strictjson.Object(payload, func(name []byte, value jsontext.Value) error {
 		switch string(name) {
@@ -291,28 +344,29 @@ func (p *claimPolicy) collect(payload []byte) (*claimValues, error) {
 			v.jti = value
 		case "cnf":
 			v.cnf = value
-		case "organization_id":
-			v.organizationID = value
 		}
-		for i, claim := range p.scopeClaims {
-			if string(name) == claim {
-				v.scopes[i] = value
-			}
-		}
-		for i, claim := range p.clientClaims {
-			if string(name) == claim {
-				v.clients[i] = value
-			}
-		}
+		pick(v.scopes, p.scopeClaims, name, value)
+		pick(v.clients, p.clientClaims, name, value)
+		pick(v.organizations, p.organizationClaims, name, value)
+		pick(v.required, p.required, name, value)
 		return nil
 	})
 	return v, err
 }
 
+// pick takes from a member of the payload the values of those claims that it is or holds.
+func pick(values []jsontext.Value, claims []claimName, name []byte, member jsontext.Value) {
+	for i, claim := range claims {
+		if string(name) == claim.pointer[0] {
+			values[i] = claim.pointer[1:].In(member)
+		}
+	}
+}
+
 // bytes is what the strings take that are read of the values, at most.
 func (v *claimValues) bytes() int {
-	n := len(v.iss) + len(v.sub) + len(v.aud) + len(v.jti) + len(v.organizationID)
-	for _, values := range [][]jsontext.Value{v.scopes, v.clients} {
+	n := len(v.iss) + len(v.sub) + len(v.aud) + len(v.jti)
+	for _, values := range [][]jsontext.Value{v.scopes, v.clients, v.organizations} {
 		for _, value := range values {
 			n += len(value)
 		}
@@ -352,6 +406,9 @@ func (p *claimPolicy) checkIssuer(c *claimSet, v *claimValues) (e *Error) {
 
 func (p *claimPolicy) checkAudience(c *claimSet, v *claimValues) *Error {
 	if v.aud == nil {
+		if p.readClient(c, v) == nil && slices.Contains(p.clientsWithoutAudience, c.clientID) {
+			return nil
+		}
 		return missing("aud")
 	}
 	var ok bool
@@ -470,6 +527,9 @@ func notYetValid(claim string, at, now time.Time) *Error {
 }
 
 func (p *claimPolicy) readSubject(c *claimSet, v *claimValues) (e *Error) {
+	if v.sub == nil && p.missingSubject {
+		return nil
+	}
 	c.subject, e = requiredString("sub", v.sub)
 	return e
 }
@@ -481,17 +541,17 @@ func (p *claimPolicy) readClient(c *claimSet, v *claimValues) *Error {
 		if value == nil {
 			continue
 		}
-		client, e := requiredString(p.clientClaims[i], value)
+		client, e := requiredString(p.clientClaims[i].text, value)
 		if e != nil {
 			return e
 		}
 		if c.clientID != "" && c.clientID != client {
-			return newError(ErrClaims, "the token names two different clients", slog.Any("claims", p.clientClaims))
+			return newError(ErrClaims, "the token names two different clients", slog.Any("claims", namesOf(p.clientClaims)))
 		}
 		c.clientID = client
 	}
 	if c.clientID == "" {
-		return missing(strings.Join(p.clientClaims, " or "))
+		return missing(strings.Join(namesOf(p.clientClaims), " or "))
 	}
 	return nil
 }
@@ -507,28 +567,90 @@ func (p *claimPolicy) readID(c *claimSet, v *claimValues) (e *Error) {
 // a Logto tenant's claims script can write scp, roles and permissions, but not scope.
 // Duende's IdentityServer and Spring write scope as an array.
 func (p *claimPolicy) readScopes(c *claimSet, v *claimValues) *Error {
+	var names []string
 	for i, value := range v.scopes {
 		if value == nil {
 			continue
 		}
+		if p.scopes.organization != "" {
+			held, ok := scopesWithin(p.scopes.organization, value)
+			if !ok {
+				return mistyped(p.scopeClaims[i].text, "an object of scopes, each with an object of organizations")
+			}
+			names = append(names, held...)
+			continue
+		}
 		list, ok := strictjson.Strings(value)
 		if !ok {
-			return mistyped(p.scopeClaims[i], "a string or an array of strings")
+			return mistyped(p.scopeClaims[i].text, "a string or an array of strings")
 		}
 		if value.Kind() != '[' { // an element of an array is one scope, whatever spaces it holds
 			list = splitScopes(list[0])
 		}
-		c.scopes.names = append(c.scopes.names, list...)
+		names = append(names, list...)
+	}
+	c.scopes = p.scopes.read(names)
+	return nil
+}
+
+// scopesWithin returns the member names of an object whose values name the organization.
+// Others hold elsewhere: with Zitadel, an organization that was granted a project assigns
+// the project's roles by itself.
+func scopesWithin(organization string, v jsontext.Value) (names []string, ok bool) {
+	err := strictjson.Object(v, func(name []byte, holds jsontext.Value) error {
+		if holds.Kind() != '{' {
+			return errMember
+		}
+		switch in := (strictjson.Pointer{organization}).In(holds); {
+		case in == nil:
+		case in.Kind() != '"':
+			return errMember
+		default:
+			names = append(names, string(name))
+		}
+		return nil
+	})
+	return names, err == nil
+}
+
+// readOrganization takes the organization from those of the policy's claims that the
+// token has. Two of them that disagree could be read in two ways.
+func (p *claimPolicy) readOrganization(c *claimSet, v *claimValues) *Error {
+	for i, value := range v.organizations {
+		if value == nil {
+			continue
+		}
+		name := p.organizationClaims[i].text
+		if p.organizations { // named twice, an organization could be read in two ways
+			return newError(ErrClaims, "the token names an organization both in its audience and in "+name, slog.String("claim", name))
+		}
+		id, e := requiredString(name, value)
+		if e != nil {
+			return e
+		}
+		if c.organizationID != "" && c.organizationID != id {
+			return newError(ErrClaims, "the token names two different organizations", slog.Any("claims", namesOf(p.organizationClaims)))
+		}
+		c.organizationID = id
 	}
 	return nil
 }
 
-func (p *claimPolicy) readOrganization(c *claimSet, v *claimValues) (e *Error) {
-	if v.organizationID != nil {
-		if p.organizations { // named twice, an organization could be read in two ways
-			return newError(ErrClaims, "the token names an organization both in its audience and in organization_id", slog.String("claim", "organization_id"))
+// checkRequired checks what Config.RequiredClaims demands, as HasClaim does.
+func (p *claimPolicy) checkRequired(_ *claimSet, v *claimValues) *Error {
+	for i, value := range v.required {
+		name := p.required[i].text
+		if value == nil {
+			return missing(name)
 		}
-		c.organizationID, e = requiredString("organization_id", v.organizationID)
+		if value.Kind() != 'n' && slices.Contains(p.requiredValues[i], AnyValue) {
+			continue
+		}
+		list, ok := strictjson.Strings(value)
+		if !ok || !slices.ContainsFunc(list, func(s string) bool { return slices.Contains(p.requiredValues[i], s) }) {
+			return newError(ErrClaims, fmt.Sprintf("the token's claim %s does not have a value that this API requires", name),
+				slog.String("claim", name), expected(strings.Join(p.requiredValues[i], " ")), got(strings.Join(list, " ")))
+		}
 	}
-	return e
+	return nil
 }

@@ -1,10 +1,12 @@
 package m2mauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -69,13 +71,75 @@ type Config struct {
 	// ScopeClaims are the claims that hold scopes. A token has the scopes of all of
 	// them. Each claim is a string of names separated by spaces, or an array of
 	// strings with one name each. Default: scope (RFC 9068 §2.2.3).
+	//
+	// Here and wherever else a claim is named, a name that begins with a slash is a
+	// JSON Pointer (RFC 6901) through members of objects, such as
+	// /realm_access/roles: / within a name is ~1, and ~ is ~0. If something on the
+	// way is not an object, the token does not have the claim. /scope is scope.
 	ScopeClaims []string
+
+	// ScopePrefix is what the issuer puts before this API's scopes, such as
+	// https://shopping.api/ with Amazon Cognito, which writes a resource server's
+	// identifier and a slash before each of its scopes. A token then has only the
+	// scopes that begin with it, byte by byte, and has them without it: rules and
+	// Claims.Scopes know read:products, the token has
+	// https://shopping.api/read:products. The challenge names scopes as the issuer
+	// does. Default: none, and scopes are taken as they are.
+	ScopePrefix string
+
+	// ScopeOrganization is for an issuer whose scopes are the member names of an
+	// object and hold only within the organizations that each member's value names,
+	// such as Zitadel's roles: {"reader":{"2345":"acme.example"}}. Each claim of
+	// ScopeClaims must then be such an object of objects, or the token gets 401. A
+	// token has the scopes whose value has a member with this name, an organization's
+	// ID, whatever other organizations it names. Default: none, and a claim that is
+	// an object gets 401.
+	ScopeOrganization string
+
+	// ImpliedScopes are scopes that include others: with "write:products":
+	// {"read:products"}, a token with the first has the second too. Implications
+	// follow one another; New rejects a cycle. They are worked out once, when a token
+	// is verified. Claims.Scopes lists only the token's own, but its Has methods see
+	// all. The challenge leaves out a scope that another one in it includes, and of
+	// alternatives names the one that includes the least. Names are those that rules
+	// use, without ScopePrefix. Default: none.
+	ImpliedScopes map[string][]string
 
 	// ClientClaims are the claims that may name the client, such as azp, appid or
 	// cid. A token must have at least one of them, and they must not differ. If sub
 	// is among them, IsMachine is required: its default would take users for
-	// machines. Default: client_id (RFC 9068 §2.2).
+	// machines. Default: client_id (RFC 9068 §2.2). See ScopeClaims for JSON Pointers.
 	ClientClaims []string
+
+	// OrganizationClaims are claims that limit a token to an organization, in
+	// addition to organization_id, such as org_id of Auth0. Each must be a non-empty
+	// string, and they must not differ. See ScopeClaims for JSON Pointers. Default:
+	// none.
+	OrganizationClaims []string
+
+	// RequiredClaims are claims that every token must have, each with the values that
+	// are accepted: the claim is one of them, or an array of strings that contains
+	// one, byte by byte; for AnyValue it need only be there. Any other token gets 401,
+	// also from Verify, whatever the rule. Set it where the audience alone proves little, since the caller chooses
+	// it. See ScopeClaims for JSON Pointers. Default: none.
+	RequiredClaims map[string][]string
+
+	// AllowMissingSubject accepts tokens without sub, which Duende IdentityServer and
+	// PingOne issue to machines. They are a machine's, and IsMachine is not called
+	// for them: with the default, a token whose sub is not the client is a user's. It holds for
+	// at+jwt too, although RFC 9068 §2.2 requires sub. A sub that is empty or not a
+	// string is still refused. Set it only if your issuer never leaves sub out of a
+	// user's token. Default: they get 401.
+	AllowMissingSubject bool
+
+	// ClientsWithoutAudience are the clients whose tokens may lack aud, as all access
+	// tokens of Amazon Cognito do that no resource was asked for. They are accepted at
+	// every API that names the client, so a client that calls two APIs can be used by
+	// either against the other: separate them by ScopePrefix, or give the client a
+	// resource. An aud that is there, null and [] included, must contain an accepted
+	// audience. It cannot be set for organization tokens, whose aud is the
+	// organization. Default: none.
+	ClientsWithoutAudience []string
 
 	// Leeway is how far the clocks of the issuer and the API may differ. A token is
 	// accepted for that long after exp. Default: 30 s. Negative: none. At most 10
@@ -149,6 +213,21 @@ type Config struct {
 	// role in one customer's organization opens the data of all. Default: they get 403.
 	InsecureAllowOrganizationTokens bool
 
+	// InsecureReportOnlyUntil starts a dry run, for an API that already has callers. Until
+	// then (wall clock) every request passes [Guard.Require], [Guard.Check],
+	// [Guard.CheckRequest] and the adapters: the API is as open as without a guard.
+	//
+	// What would be rejected is reported to OnDecision ([Decision].ReportOnly), counted
+	// ([Stats].WouldRefuse) and logged. A handler gets the claims of a token that was
+	// verified, also if the rule rejects it, and no claims otherwise. No request waits for
+	// keys, or longer than 100 ms for verification: what is not decided by then has the
+	// outcome [Undecided].
+	//
+	// [Guard.Verify] and [Guard.Enforcing] always reject. Once the guard has rejected
+	// requests after that time, no change of the clock resumes the dry run. New returns an
+	// error if the time is more than 90 days ahead. Default: no dry run.
+	InsecureReportOnlyUntil time.Time
+
 	// IsMachine reports whether a token is a machine's rather than a user's. Set it if
 	// your issuer puts something other than the client into a machine's sub, as Auth0,
 	// Entra ID and Keycloak do (see docs/issuers.md). It is called at each
@@ -161,6 +240,10 @@ type Config struct {
 	// nothing for the caller. Default: none, at no cost.
 	OnDecision func(context.Context, Decision)
 }
+
+// AnyValue among the values of a claim in Config.RequiredClaims accepts every value
+// but null. It is no value that a token has or that a setting gives by mistake.
+const AnyValue = "\x00any value"
 
 const (
 	defaultLeeway      = 30 * time.Second
@@ -211,6 +294,8 @@ func (c Config) checked() (Config, error) {
 
 	c.checkURLs(&m)
 	c.checkNames(&m)
+	c.checkScopes(&m)
+	c.checkRequired(&m)
 	c.checkTimes(&m)
 	c.checkAlgorithms(&m)
 
@@ -255,8 +340,9 @@ func (c *Config) checkNames(m *mistakes) {
 		}
 	}
 	c.TokenTypes = withDefault(c.TokenTypes, defaultTypes)
-	c.ScopeClaims = namesOrDefault("ScopeClaims", c.ScopeClaims, "scope", m)
-	c.ClientClaims = namesOrDefault("ClientClaims", c.ClientClaims, "client_id", m)
+	c.ScopeClaims = claimsOrDefault("ScopeClaims", c.ScopeClaims, m, "scope")
+	c.ClientClaims = claimsOrDefault("ClientClaims", c.ClientClaims, m, "client_id")
+	c.OrganizationClaims = claimsOrDefault("OrganizationClaims", c.OrganizationClaims, m)
 	if slices.Contains(c.ClientClaims, "sub") && c.IsMachine == nil {
 		m.add("ClientClaims: with sub every user of the API would be taken for a machine, since sub is the client in each token then; set IsMachine too, or name the claim that holds the client")
 	}
@@ -285,13 +371,78 @@ func withDefault(list, otherwise []string) []string {
 	return slices.Clone(list)
 }
 
-func namesOrDefault(field string, names []string, otherwise string, m *mistakes) []string {
+// claimsOrDefault returns names of claims in the one form that claimName has for them.
+func claimsOrDefault(field string, names []string, m *mistakes, otherwise ...string) []string {
+	names = withDefault(names, otherwise)
 	for i, n := range names {
-		if n == "" || strings.ContainsAny(n, " ,\t\r\n") {
-			m.add("%s[%d] is empty, or holds white space or a comma: name one claim, or leave the field out for %s", field, i, otherwise)
-		}
+		names[i] = checkClaim(fmt.Sprintf("%s[%d]", field, i), n, cmp.Or(strings.Join(otherwise, ""), "none"), m).text
 	}
-	return withDefault(names, []string{otherwise})
+	return names
+}
+
+func checkClaim(where, name, otherwise string, m *mistakes) claimName {
+	if name == "" || strings.ContainsAny(name, " ,\t\r\n") {
+		m.add("%s is empty, or holds white space or a comma: name one claim, or leave the field out for %s", where, otherwise)
+		return claimName{}
+	}
+	parsed, err := parseClaim(name)
+	if err != nil {
+		m.add("%s: %q: %w; a slash in a claim's own name is written ~1", where, name, err)
+	}
+	return parsed
+}
+
+// checkRequired checks what is demanded of claims, and which demands are dropped.
+func (c *Config) checkRequired(m *mistakes) {
+	var required map[string][]string
+	for _, name := range slices.Sorted(maps.Keys(c.RequiredClaims)) {
+		where, values := fmt.Sprintf("RequiredClaims[%q]", name), c.RequiredClaims[name]
+		claim := checkClaim(where, name, "none", m).text
+		if len(values) == 0 || slices.Contains(values, "") {
+			m.add("%s has no value or an empty one, which no token can match", where)
+		}
+		if _, twice := required[claim]; twice && claim != "" {
+			m.add("%s is a claim that is there already under another spelling", where)
+		}
+		setIn(&required, claim, values)
+	}
+	c.RequiredClaims = required
+	c.ClientsWithoutAudience = slices.Clone(c.ClientsWithoutAudience)
+	if slices.Contains(c.ClientsWithoutAudience, "") {
+		m.add("ClientsWithoutAudience: a client's name is empty: it is a list of clients, not a switch")
+	}
+	if len(c.ClientsWithoutAudience) > 0 && c.Audience == organizationAudience {
+		m.add("ClientsWithoutAudience must be empty where Audience is %s: the organization is in aud", organizationAudience)
+	}
+}
+
+func setIn(m *map[string][]string, name string, values []string) {
+	if *m == nil {
+		*m = make(map[string][]string)
+	}
+	(*m)[name] = slices.Clone(values)
+}
+
+func (c *Config) checkScopes(m *mistakes) {
+	if !isScope(c.ScopePrefix) && c.ScopePrefix != "" {
+		m.add("ScopePrefix: %q holds white space or a control character, which no scope does", c.ScopePrefix)
+	}
+	if strings.TrimFunc(c.ScopeOrganization, impossibleInScope) != c.ScopeOrganization {
+		m.add("ScopeOrganization: %q begins or ends with white space, perhaps a line break", c.ScopeOrganization)
+	}
+	var implied map[string][]string
+	for _, scope := range slices.Sorted(maps.Keys(c.ImpliedScopes)) {
+		for _, name := range append([]string{scope}, c.ImpliedScopes[scope]...) {
+			if !isScope(name) {
+				m.add("ImpliedScopes[%q]: %q cannot be a scope; give each scope by itself, without white space", scope, name)
+			}
+		}
+		setIn(&implied, scope, c.ImpliedScopes[scope])
+	}
+	c.ImpliedScopes = implied
+	if cycle := cycleIn(implied); cycle != nil {
+		m.add("ImpliedScopes: %s is a cycle: scopes that include one another are one scope", strings.Join(cycle, " > "))
+	}
 }
 
 func (c *Config) checkURLs(m *mistakes) {
@@ -384,6 +535,10 @@ func (c *Config) checkTimes(m *mistakes) {
 		if d.value > 0 && d.value < time.Millisecond {
 			m.add("%s: %v is too small; a number without a unit counts nanoseconds: did you mean %d * time.Second?", d.field, d.value, d.value)
 		}
+	}
+	if left := time.Until(c.InsecureReportOnlyUntil.Round(0)); left > maxReportOnly {
+		m.add("InsecureReportOnlyUntil: %s is more than %d days ahead, and nobody is refused until then; choose an earlier day, and move it if need be",
+			c.InsecureReportOnlyUntil.Format(time.RFC3339), maxReportOnly/(24*time.Hour))
 	}
 	if c.KeyTTL == 0 {
 		c.KeyTTL = defaultKeyTTL

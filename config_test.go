@@ -325,6 +325,8 @@ func TestNewCopiesEverySlice(t *testing.T) {
 	config.TokenTypes = []string{"at+jwt"}
 	config.ScopeClaims = []string{"scope"}
 	config.ClientClaims = []string{"client_id"}
+	config.OrganizationClaims = []string{"org_id"}
+	config.ClientsWithoutAudience = []string{"app"}
 	checked, err := config.checked()
 	require.NoError(t, err)
 
@@ -492,7 +494,7 @@ func TestRuleCheck(t *testing.T) {
 			require.NotNil(t, e)
 			require.ErrorIs(t, e, test.want)
 			if test.want == ErrScope {
-				assert.Equal(t, test.rule.scopes(), e.Scopes, "all scopes of the route")
+				assert.Equal(t, test.rule.scopes(nil), e.Scopes, "all scopes of the route")
 			} else {
 				assert.Nil(t, e.Scopes)
 			}

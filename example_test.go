@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -564,4 +565,136 @@ func ExampleNew_splitHorizon() {
 	})
 	fmt.Println(guard.Keys().State, err)
 	// Output: none <nil>
+}
+
+// All rules in one place: a route that is missing there lets nobody through.
+func ExampleGuard_Routes() {
+	issuer := m2mauthtest.NewIssuer() // in production: Config.Issuer and Config.Audience
+	config := issuer.Config("https://shopping.api")
+	config.Logger = slog.New(slog.DiscardHandler) // says which route is missing
+	guard, err := m2mauth.New(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("GET /products", list)
+	mux.HandleFunc("POST /products", create)
+	mux.HandleFunc("DELETE /products/{id}", remove) // forgotten below
+
+	handler, err := guard.Routes(mux, map[string]m2mauth.Rule{
+		"GET /products":  m2mauth.AllScopes("read:products"),
+		"POST /products": m2mauth.AllScopes("write:products"),
+	}, "GET /healthz") // public
+	if err != nil {
+		log.Fatal(err) // names every mistake in the table at once
+	}
+
+	for _, request := range []string{"GET /healthz", "GET /products", "POST /products", "DELETE /products/7", "GET /nothing"} {
+		method, path, _ := strings.Cut(request, " ")
+		r := httptest.NewRequest(method, path, nil)
+		r.Header.Set("Authorization", "Bearer "+issuer.Token("https://shopping.api", "read:products"))
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		fmt.Println(request, w.Code)
+	}
+	// Output:
+	// GET /healthz 200
+	// GET /products 200
+	// POST /products 403
+	// DELETE /products/7 403
+	// GET /nothing 404
+}
+
+func healthz(http.ResponseWriter, *http.Request) {}
+
+func remove(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+
+// A program whose settings come from its environment. What is not text is set in code,
+// and every mistake is named at once.
+func ExampleConfigFromEnv() {
+	newGuard := func() (*m2mauth.Guard, error) {
+		config, err := m2mauth.ConfigFromEnv("SHOP_")
+		if err != nil {
+			return nil, err // every mistake in the environment, one a line
+		}
+		config.Logger = slog.Default().With("guard", "shop")
+		return m2mauth.New(config)
+	}
+
+	os.Setenv("SHOP_ISSUER", "https://your.logto.endpoint/oidc")
+	os.Setenv("SHOP_AUDIENCE", "https://shopping.api")
+	os.Setenv("SHOP_LEEWAY", "10s")
+	guard, err := newGuard()
+	fmt.Println(guard.Keys().Issuer, err)
+
+	os.Setenv("SHOP_LEEWAY", "10")
+	os.Setenv("SHOP_AUDIENCES", "https://old.api")
+	_, err = newGuard()
+	fmt.Println(err)
+	for _, name := range []string{"SHOP_ISSUER", "SHOP_AUDIENCE", "SHOP_LEEWAY", "SHOP_AUDIENCES"} {
+		os.Unsetenv(name)
+	}
+	// Output:
+	// https://your.logto.endpoint/oidc <nil>
+	// m2mauth: SHOP_AUDIENCES is not a setting of m2mauth: docs/environment.md has them all
+	// m2mauth: SHOP_LEEWAY must be a duration with its unit, such as 90s or 1h30m
+}
+
+// reportWouldReject is a Config.OnDecision that lists what a dry run would reject.
+func reportWouldReject(_ context.Context, d m2mauth.Decision) {
+	switch {
+	case !d.ReportOnly || d.Err == nil:
+	case d.Outcome == m2mauth.Undecided:
+		fmt.Println("undecided:", d.Rule)
+	default:
+		fmt.Printf("would be rejected: %s by %q: %s\n", d.Rule, d.Claims.ClientID(), d.Err.Description)
+	}
+}
+
+// A team guards an API that already has callers. For two weeks nobody is rejected, and
+// the list says who would be. The administration is guarded at once.
+func ExampleGuard_Enforcing() {
+	issuer := m2mauthtest.NewIssuer()
+	config := issuer.Config("https://shopping.api")
+	config.Logger = slog.New(slog.DiscardHandler)
+	config.InsecureReportOnlyUntil = time.Now().AddDate(0, 0, 14) // in production a date, such as that of a release
+	config.OnDecision = reportWouldReject
+	guard, err := m2mauth.New(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := guard.Warm(context.Background()); err != nil { // or the first requests are undecided
+		log.Print(err)
+	}
+
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	mux := http.NewServeMux()
+	mux.Handle("GET /products", guard.Require("read:products")(ok))
+	mux.Handle("POST /admin/prices", guard.Enforcing().Require("write:prices")(ok))
+
+	billing := issuer.Sign(m2mauthtest.Token{AppID: "billing", Audience: "https://shopping.api", Scopes: []string{"read:invoices"}})
+	send := func(method, path, token string) {
+		r := httptest.NewRequest(method, path, nil)
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		fmt.Println(method, path, w.Code)
+	}
+	send("GET", "/products", issuer.Token("https://shopping.api", "read:products"))
+	send("GET", "/products", billing)
+	send("GET", "/products", "")
+	send("POST", "/admin/prices", billing)
+	fmt.Println(guard.Stats().WouldRefuse, "would be rejected")
+	// Output:
+	// GET /products 200
+	// would be rejected: AllScopes("read:products") by "billing": the token lacks a scope that this route requires
+	// GET /products 200
+	// would be rejected: AllScopes("read:products") by "": this request needs an access token: Authorization: Bearer followed by the token
+	// GET /products 200
+	// POST /admin/prices 403
+	// 2 would be rejected
 }

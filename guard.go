@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -20,18 +21,22 @@ import (
 // holds the issuer's keys. A Guard is safe for concurrent use, needs no closing,
 // and has no goroutine while nothing happens.
 type Guard struct {
-	issuers []*issuer // one, or those that were joined
+	issuers []*issuer    // one, or those that were joined
+	scopes  *scopePolicy // for the challenge: what all of them say
 
 	realm         string
 	maxTokenBytes int
-	waitingBytes  atomic.Int64 // of tokens that wait for keys
+	waitingBytes  *atomic.Int64 // of tokens that wait for keys
 	tokens        *tokenCache
 	admission     *admission.Controller[checkKey]
 	queueKey      func(Request) string
 	errorHandler  func(http.ResponseWriter, *http.Request, *Error)
 	onDecision    func(context.Context, Decision)
 	refusals      *refusalLog
-	metadataURL   atomic.Pointer[string] // for the challenge, once Metadata was called
+	metadataURL   *atomic.Pointer[string] // for the challenge, once Metadata was called
+	dryRun        *dryRun                 // nil without one
+	wouldRefuse   *atomic.Uint64          // requests that passed all the same
+	enforcing     bool                    // there is no dry run for this guard
 
 	set []string // those of guardFields that the Config set
 }
@@ -50,7 +55,7 @@ type issuer struct {
 
 // guardFields are the fields of a Config that are the whole guard's: where guards
 // are joined, the first one's hold for all. All other fields are an issuer's.
-var guardFields = []string{"CacheBytes", "ErrorHandler", "MaxTokenBytes", "OnDecision", "QueueKey", "Realm"}
+var guardFields = []string{"CacheBytes", "ErrorHandler", "InsecureReportOnlyUntil", "MaxTokenBytes", "OnDecision", "QueueKey", "Realm"}
 
 // New makes a Guard. It does no I/O and starts no goroutine: keys are fetched by
 // the first request, or by [Guard.Warm]. The error names every mistake in the
@@ -70,17 +75,20 @@ func New(config Config) (*Guard, error) {
 		queueKey:      c.QueueKey,
 		errorHandler:  c.ErrorHandler,
 		onDecision:    c.OnDecision,
-		refusals:      &refusalLog{logger: logger, counts: make(map[refusalKey]*refusalCount)},
+		refusals:      newRefusalLog(logger),
+		dryRun:        newDryRun(time.Now(), c.InsecureReportOnlyUntil, logger),
 		set: slices.DeleteFunc(slices.Clone(guardFields), func(name string) bool {
 			return reflect.ValueOf(config).FieldByName(name).IsZero()
 		}),
 	}
+	g.scopes = scopesOfAll(g.issuers)
 	return g.withMemory(c.CacheBytes), nil
 }
 
-// withMemory gives a new guard what it remembers, and who waits.
+// withMemory gives a new guard what it remembers and counts, and who waits.
 func (g *Guard) withMemory(bytes int64) *Guard {
 	g.tokens, g.admission = newTokenCache(bytes), admission.New[checkKey]()
+	g.waitingBytes, g.wouldRefuse, g.metadataURL = new(atomic.Int64), new(atomic.Uint64), new(atomic.Pointer[string])
 	return g
 }
 
@@ -90,19 +98,27 @@ func newIssuer(c *Config, keys *keySource) *issuer {
 		claims: claimPolicy{
 			issuer:       c.Issuer,
 			audiences:    append([]string{c.Audience}, c.OtherAudiences...),
-			scopeClaims:  c.ScopeClaims,
-			clientClaims: c.ClientClaims,
+			scopeClaims:  claimNames(c.ScopeClaims),
+			clientClaims: claimNames(c.ClientClaims),
 			leeway:       c.Leeway,
 			maxLifetime:  c.MaxLifetime,
 			isMachine:    c.IsMachine,
+			scopes:       newScopePolicy(c),
 
-			organizations: c.Audience == organizationAudience,
+			organizations:          c.Audience == organizationAudience,
+			organizationClaims:     claimNames(append([]string{"organization_id"}, c.OrganizationClaims...)),
+			required:               claimNames(slices.Sorted(maps.Keys(c.RequiredClaims))),
+			missingSubject:         c.AllowMissingSubject,
+			clientsWithoutAudience: c.ClientsWithoutAudience,
 		},
 		algorithms:         make(map[string]bool),
 		algorithmNames:     c.Algorithms,
 		types:              make(map[string]bool),
 		typeNames:          c.TokenTypes,
 		allowOrganizations: c.InsecureAllowOrganizationTokens,
+	}
+	for _, claim := range i.claims.required {
+		i.claims.requiredValues = append(i.claims.requiredValues, c.RequiredClaims[claim.text])
 	}
 	for _, a := range c.Algorithms {
 		name, _ := jose.Algorithm(a)

@@ -16,8 +16,8 @@ import (
 // issuers, such as two Logto tenants or one server under two domains. The
 // token's iss, not believed yet, picks the issuer by whose Config everything is
 // then checked: audience, algorithms, types and keys. A token of an unknown issuer
-// gets 401 without any fetch. CacheBytes, ErrorHandler, MaxTokenBytes, OnDecision,
-// QueueKey, Realm and the Logger of refusals are the first guard's, for all; of its
+// gets 401 without any fetch. CacheBytes, ErrorHandler, InsecureReportOnlyUntil,
+// MaxTokenBytes, OnDecision, QueueKey, Realm and the Logger of refusals are the first guard's, for all; of its
 // keys each tells its own Logger. Rules see a token whoever issued it, and so trust
 // every issuer alike: IDs of clients and organizations are one issuer's own, so where
 // two may give the same ID, by chance or on purpose, add HasClaim("iss", …) to the
@@ -43,12 +43,15 @@ func Join(first *Guard, others ...*Guard) (*Guard, error) {
 	}
 	all := &Guard{
 		issuers:       issuers,
+		scopes:        scopesOfAll(issuers),
 		realm:         first.realm,
 		maxTokenBytes: first.maxTokenBytes,
 		queueKey:      first.queueKey,
 		errorHandler:  first.errorHandler,
 		onDecision:    first.onDecision,
 		refusals:      first.refusals,
+		dryRun:        first.dryRun,
+		enforcing:     first.enforcing,
 	}
 	return all.withMemory(first.tokens.bytes), nil
 }

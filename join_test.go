@@ -683,16 +683,18 @@ func TestTheFirstGuardsSourceIsAskedForEveryIssuer(t *testing.T) {
 func TestJoinRefusesWhatOnlyTheFirstGuardMaySet(t *testing.T) {
 	t.Parallel()
 	ofTheGuard := map[string]any{
-		"CacheBytes":    int64(1 << 20),
-		"ErrorHandler":  func(http.ResponseWriter, *http.Request, *m2mauth.Error) {},
-		"MaxTokenBytes": 16 << 10,
-		"OnDecision":    func(context.Context, m2mauth.Decision) {},
-		"QueueKey":      func(m2mauth.Request) string { return "" },
-		"Realm":         "shop",
+		"CacheBytes":              int64(1 << 20),
+		"ErrorHandler":            func(http.ResponseWriter, *http.Request, *m2mauth.Error) {},
+		"InsecureReportOnlyUntil": time.Now().Add(time.Hour),
+		"MaxTokenBytes":           16 << 10,
+		"OnDecision":              func(context.Context, m2mauth.Decision) {},
+		"QueueKey":                func(m2mauth.Request) string { return "" },
+		"Realm":                   "shop",
 	}
 	ofAnIssuer := []string{
 		"Algorithms", "Audience", "ClientClaims", "FetchTimeout", "HTTPClient", "InsecureAllowOrganizationTokens", "InsecureHTTPHosts",
 		"IsMachine", "Issuer", "JWKS", "JWKSURL", "KeyStaleFor", "KeyTTL", "Leeway", "Logger", "MaxLifetime", "OtherAudiences", "ScopeClaims", "TokenTypes",
+		"AllowMissingSubject", "ClientsWithoutAudience", "ImpliedScopes", "OrganizationClaims", "RequiredClaims", "ScopeOrganization", "ScopePrefix",
 	}
 	var fields []string
 	for field := range reflect.TypeFor[m2mauth.Config]().Fields() {

@@ -373,6 +373,9 @@ func (k *keySource) waitAndUnlock(ctx context.Context, h held, f *flight) (ended
 	if f == nil {
 		return true, unavailable(time.Until(k.nextTry), k.lastErr)
 	}
+	if h.never {
+		return false, heldUp(time.Second, errUndecided)
+	}
 	if k.waiters >= maxWaiters || !h.take() {
 		return false, heldUp(time.Second, errors.New("too many requests wait for the issuer's keys"))
 	}
@@ -403,10 +406,12 @@ func waitUnlocked(mu *sync.Mutex, ctx context.Context, f *flight) (ended bool, e
 type held struct {
 	total *atomic.Int64
 	bytes int
+	never bool // it passes in any case, and does not wait
 }
 
-// waitsFor is what a request holds that waits for keys with a token.
-func (g *Guard) waitsFor(raw string) held { return held{&g.waitingBytes, len(raw)} }
+// waitsFor is what a request holds that waits for keys with a token, unless a dry run
+// lets it pass.
+func (g *Guard) waitsFor(raw string, dry bool) held { return held{g.waitingBytes, len(raw), dry} }
 
 func (h held) take() bool {
 	if h.total == nil || h.total.Add(int64(h.bytes)) <= maxHeldBytes {

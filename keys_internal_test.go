@@ -418,7 +418,7 @@ func TestKeysThatAreOldByEitherClockAreDueForARefresh(t *testing.T) {
 
 // exp is wall time alone. A token that is remembered has been seen to age.
 func TestATokenThatIsOldByEitherClockHasExpired(t *testing.T) {
-	p := claimPolicy{issuer: "i", audiences: []string{"a"}, clientClaims: []string{"client_id"}, scopeClaims: []string{"scope"}, leeway: 30 * time.Second}
+	p := claimPolicy{issuer: "i", audiences: []string{"a"}, clientClaims: claimNames([]string{"client_id"}), organizationClaims: claimNames([]string{"organization_id"}), scopes: new(scopePolicy), scopeClaims: claimNames([]string{"scope"}), leeway: 30 * time.Second}
 	now := time.Now()
 	payload := fmt.Sprintf(`{"iss":"i","aud":"a","sub":"s","client_id":"s","exp":%d}`, now.Unix()+3600)
 	c, e := p.read([]byte(payload), false, now)

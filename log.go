@@ -42,8 +42,19 @@ type refusalCount struct {
 	suppressed int // of those, at Debug
 }
 
+func newRefusalLog(logger func() *slog.Logger) *refusalLog {
+	return &refusalLog{logger: logger, counts: make(map[refusalKey]*refusalCount)}
+}
+
+// Lines of the log, by what became of the request.
+const (
+	lineRefused     = "m2mauth: request refused"
+	lineWouldRefuse = "m2mauth: request would be refused"
+	lineUndecided   = "m2mauth: request passed undecided"
+)
+
 // write logs a refusal. The request and the claims are nil where there are none.
-func (l *refusalLog) write(ctx context.Context, e *Error, r Request, c *claimSet) {
+func (l *refusalLog) write(ctx context.Context, line string, e *Error, r Request, c *claimSet) {
 	level, number, suppressed := slog.LevelError, 0, 0
 	if e.Kind != ErrInternal {
 		level, number, suppressed = l.count(e.key())
@@ -64,7 +75,7 @@ func (l *refusalLog) write(ctx context.Context, e *Error, r Request, c *claimSet
 		attrs = append(attrs, slog.String("cause", e.cause.Error()))
 	}
 	attrs = append(attrs, countAttrs(level, number, suppressed)...)
-	logger.LogAttrs(ctx, level, "m2mauth: request refused", attrs...)
+	logger.LogAttrs(ctx, level, line, attrs...)
 }
 
 // countAttrs says at Warn what stands at Debug.

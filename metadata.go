@@ -45,7 +45,7 @@ func (g *Guard) Metadata(config MetadataConfig) (pattern string, handler http.Ha
 	}
 	var scopes []string
 	if len(config.Scopes) > 0 {
-		scopes = scopeRule("Metadata", config.Scopes, true).scopes()
+		scopes = g.scopes.asIssued(scopeRule("Metadata", config.Scopes, true).scopes(nil))
 	}
 	for _, page := range []string{config.Documentation, config.Policy, config.TermsOfService} {
 		if u, err := url.Parse(page); page != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil) {

@@ -70,18 +70,21 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {
 			panic(fmt.Sprintf("m2mauth: %s: the handler is nil", call))
 		}
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if rule.optional { // a cache must not serve one caller's answer to another
-				w.Header().Add("Vary", "Authorization")
-			}
-			set, err := g.checkHTTP(r, rule)
-			if err != nil {
-				g.WriteError(w, r, err)
-				return
-			}
-			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), Claims{set: set})))
-		})
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, rule, next) })
 	}
+}
+
+// serve lets a request through to next, or answers it.
+func (g *Guard) serve(w http.ResponseWriter, r *http.Request, rule Rule, next http.Handler) {
+	if rule.optional { // a cache must not serve one caller's answer to another
+		w.Header().Add("Vary", "Authorization")
+	}
+	set, err := g.checkHTTP(r, rule)
+	if err != nil {
+		g.WriteError(w, r, err)
+		return
+	}
+	next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), Claims{set: set})))
 }
 
 // Check decides about a request without a middleware: it returns the token's
@@ -93,10 +96,10 @@ func (g *Guard) Check(r *http.Request, rule Rule) (Claims, error) {
 
 func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
 	if r == nil {
-		return g.decide(context.Background(), "", internalError(errors.New("Check was given no request")), nil, rule)
+		return g.decide(context.Background(), "", internalError(errors.New("Check was given no request")), nil, rule, g.ReportOnly())
 	}
 	token, e := bearerToken(r.Header["Authorization"], g.tokenBytes()) // under the one name that net/http has for it
-	return g.decide(r.Context(), token, e, httpRequest{r}, rule)
+	return g.decide(r.Context(), token, e, httpRequest{r}, rule, g.ReportOnly())
 }
 
 // CheckRequest is [Guard.Check] for requests that are not net/http's. The
@@ -104,25 +107,26 @@ func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
 // Request is refused with ErrInternal, and so is one whose Header panics.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (Claims, error) {
 	if r == nil {
-		return claimsOf(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule))
+		return claimsOf(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule, g.ReportOnly()))
 	}
 	fields, err := fieldsOf(r, "Authorization")
 	if err != nil {
-		return claimsOf(g.decide(ctx, "", internalError(err), r, rule))
+		return claimsOf(g.decide(ctx, "", internalError(err), r, rule, g.ReportOnly()))
 	}
 	token, e := bearerToken(fields, g.tokenBytes())
-	return claimsOf(g.decide(ctx, token, e, r, rule))
+	return claimsOf(g.decide(ctx, token, e, r, rule, g.ReportOnly()))
 }
 
 // Verify checks a token by itself, for queues and WebSockets: all that a
 // middleware checks, but for what a route demands. It logs refusals.
 func (g *Guard) Verify(ctx context.Context, token string) (Claims, error) {
-	return claimsOf(g.decide(ctx, token, nil, nil, AnyToken()))
+	return claimsOf(g.decide(ctx, token, nil, nil, AnyToken(), false))
 }
 
 // decide is the one way to claims. They are never returned beside an error, and
-// are nil without one where an optional rule met no token.
-func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule Rule) (*claimSet, error) {
+// are nil without one where an optional rule met no token, and in a dry run where none
+// was verified.
+func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule Rule, dry bool) (*claimSet, error) {
 	if !g.ready() {
 		return nil, newError(ErrInternal, "this API's guard was not set up")
 	}
@@ -134,39 +138,52 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 		defer func() {
 			if !reported { // a function of the user's panicked, and the panic goes on
 				failed := internalError(errors.New("a panic in a function given to the guard"))
-				g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: failed, Remembered: remembered, Duration: time.Since(begin)}, false)
+				g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: failed, ReportOnly: dry, Remembered: remembered, Duration: time.Since(begin)}, false)
 			}
 		}()
 	}
 	if e == nil {
 		var t *token
-		if t, remembered, e = g.verify(ctx, raw, r); e == nil {
+		if t, remembered, e = g.verify(ctx, raw, r, dry); e == nil {
 			claims = t.claims
 			e = t.issuer.authorize(ctx, claims, r, rule)
 		}
 	}
 	if e != nil && e.Status == http.StatusUnauthorized { // RFC 6750 §3: so a client can ask for the right token at once
-		e.Scopes = rule.scopes()
+		e.Scopes = rule.scopes(g.scopes)
 	}
 	anonymous := rule.optional && e != nil && e.Kind == ErrNoToken
 	if !reported {
 		reported = true
-		g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: e, Remembered: remembered, Duration: time.Since(begin)}, anonymous)
+		g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: e, ReportOnly: dry, Remembered: remembered, Duration: time.Since(begin)}, anonymous)
 	}
 	switch {
 	case anonymous:
 		return nil, nil
-	case e != nil:
-		return nil, g.refuse(ctx, e, r, claims)
+	case e == nil:
+		return claims, nil
+	case dry:
+		g.letPass(ctx, e, r, claims)
+		return claims, nil
 	}
-	return claims, nil
+	return nil, g.refuse(ctx, e, r, claims)
 }
 
 // refuse completes and logs an error on its way out.
 func (g *Guard) refuse(ctx context.Context, e *Error, r Request, c *claimSet) error {
 	g.complete(e)
-	g.refusals.write(ctx, e, r, c)
+	g.refusals.write(ctx, lineRefused, e, r, c)
 	return e
+}
+
+// letPass counts and logs an error that is no answer, since the guard reports only.
+func (g *Guard) letPass(ctx context.Context, e *Error, r Request, c *claimSet) {
+	line := lineUndecided
+	if !e.isUndecided() {
+		line = lineWouldRefuse
+		g.wouldRefuse.Add(1)
+	}
+	g.dryRun.log.write(ctx, line, e, r, c)
 }
 
 // complete tells an error what the challenge needs to know of the guard.

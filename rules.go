@@ -108,7 +108,7 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 		panic(fmt.Sprintf("m2mauth: %s: no scope given; for any valid token use AnyToken", call))
 	}
 	for _, s := range scopes {
-		if s == "" || !utf8.ValidString(s) || strings.ContainsFunc(s, impossibleInScope) {
+		if !isScope(s) {
 			panic(fmt.Sprintf("m2mauth: %s: %q cannot be a scope; give each scope as an argument of its own, without white space", call, s))
 		}
 	}
@@ -124,8 +124,9 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 
 // scopeList keeps names in order, without repeats.
 type scopeList struct {
-	names []string
-	known map[string]bool
+	names  []string
+	known  map[string]bool
+	policy *scopePolicy
 }
 
 func (l *scopeList) add(names []string) {
@@ -140,20 +141,28 @@ func (l *scopeList) add(names []string) {
 	}
 }
 
-// scopes returns those that a token needs. Of alternatives it names those of the first
-// that has any, so that no client asks for more than it needs.
-func (r Rule) scopes() []string {
+// scopes returns those that a token needs, as the issuer names them, without those that
+// others of them include. Of alternatives it names those of the first that has any and
+// includes no other's, so that no client asks for more than it needs.
+func (r Rule) scopes(p *scopePolicy) []string {
+	var list scopeList
 	switch d := r.demand.(type) {
 	case nil:
 		return nil
 	case allScopes: // most rules, for which no list is needed
-		return slices.Clone(d)
+		list.names = slices.Clone(d)
 	case anyScope:
-		return slices.Clone(d[:1])
+		list.names = []string{d.least(p)}
+	default:
+		list.policy = p
+		d.appendScopes(&list)
 	}
-	var list scopeList
-	r.demand.appendScopes(&list)
-	return list.names
+	return p.asIssued(p.needed(list.names))
+}
+
+// isScope reports whether a token can have a scope of that name.
+func isScope(s string) bool {
+	return s != "" && utf8.ValidString(s) && !strings.ContainsFunc(s, impossibleInScope)
 }
 
 func impossibleInScope(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
@@ -169,8 +178,21 @@ func (s allScopes) check(_ context.Context, c *claimSet, _ Request, _ asking) ve
 
 type anyScope []string
 
-func (s anyScope) appendText(b []byte) []byte         { return appendCall(b, "AnyScope", s...) }
-func (s anyScope) appendScopes(names *scopeList) bool { names.add(s[:1]); return true }
+func (s anyScope) appendText(b []byte) []byte { return appendCall(b, "AnyScope", s...) }
+func (s anyScope) appendScopes(names *scopeList) bool {
+	names.add([]string{s.least(names.policy)})
+	return true
+}
+
+func (s anyScope) least(p *scopePolicy) string {
+	least := s[0]
+	for _, scope := range s[1:] {
+		if p.includes(least, scope) {
+			least = scope
+		}
+	}
+	return least
+}
 
 func (s anyScope) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
 	return metIf(c.scopes.HasAny(s...), lacksScope)
@@ -239,20 +261,27 @@ func (d client) check(_ context.Context, c *claimSet, _ Request, _ asking) verdi
 
 // HasClaim demands that a claim is one of the values, or an array of strings that
 // holds one. Values are compared byte by byte; numbers and booleans match
-// nothing. With Logto, remember that a claims script writes such claims.
+// nothing. With Logto, remember that a claims script writes such claims. A name that
+// begins with a slash is a JSON Pointer, as in [Config].ScopeClaims:
+// /kubernetes.io/namespace. It panics if a name or a value is empty, no value is
+// given, or the name is no such pointer.
 func HasClaim(name string, values ...string) Rule {
 	mustHaveValues("HasClaim", 2, append([]string{name}, values...)...)
-	return Rule{demand: claim{name: name, values: slices.Clone(values)}}
+	parsed, err := parseClaim(name)
+	if err != nil {
+		panic(fmt.Sprintf("m2mauth: %s: %v", appendCall(nil, "HasClaim", append([]string{name}, values...)...), err))
+	}
+	return Rule{demand: claim{name: parsed, values: slices.Clone(values)}}
 }
 
 type claim struct {
 	noScopes
-	name   string
+	name   claimName
 	values []string
 }
 
 func (d claim) appendText(b []byte) []byte {
-	return appendCall(b, "HasClaim", append([]string{d.name}, d.values...)...)
+	return appendCall(b, "HasClaim", append([]string{d.name.text}, d.values...)...)
 }
 
 func (d claim) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
@@ -472,6 +501,17 @@ type anyOf []demand
 func (d anyOf) appendText(b []byte) []byte { return appendParts(b, "AnyOf(", d) }
 
 func (d anyOf) appendScopes(names *scopeList) bool {
+	if p := names.policy; p != nil && len(p.implied) > 0 {
+		var least []string
+		for _, part := range d {
+			list := scopeList{policy: p}
+			if part.appendScopes(&list); len(list.names) > 0 && (least == nil || p.coversAll(least, list.names)) {
+				least = list.names
+			}
+		}
+		names.add(least)
+		return least != nil
+	}
 	return slices.ContainsFunc(d, func(part demand) bool { return part.appendScopes(names) })
 }
 
@@ -584,7 +624,7 @@ func (i *issuer) authorize(ctx context.Context, c *claimSet, r Request, rule Rul
 		text = "the token has no scopes: ask for them in the token request, and give the application a role that has them"
 	}
 	e := newError(ErrScope, text, slog.String("required", rule.String()), slog.String("scopes", keyset.Loggable(c.scopes.String())))
-	e.Scopes = rule.scopes()
+	e.Scopes = rule.scopes(i.claims.scopes)
 	return e
 }
 

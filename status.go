@@ -46,6 +46,7 @@ type Stats struct {
 	Shared       uint64 // waited for another request's check of the same token
 	Waited       uint64 // waited for their turn to be verified
 	Refused      uint64 // of those that would have had to wait, or waited in vain: 429 and 503
+	WouldRefuse  uint64 // requests that would be refused, and passed: see Config.InsecureReportOnlyUntil
 }
 
 // Stats returns the counts at this moment.
@@ -59,6 +60,7 @@ func (g *Guard) Stats() (s Stats) {
 	admitted := g.admission.Stats()
 	s.Shared, s.Waited, s.Refused = admitted.Shared, admitted.Waited, admitted.Refused
 	s.Hits, s.Misses = g.tokens.lookups.sum()
+	s.WouldRefuse = g.wouldRefuse.Load()
 	return s
 }
 

@@ -41,20 +41,20 @@ type token struct {
 // verify checks everything of a token but what a route demands. A token that
 // passed lately is recalled; of any other, what is cheap is checked first and
 // the key last, so that rubbish causes no fetch and no signature check.
-func (g *Guard) verify(ctx context.Context, raw string, r Request) (t *token, remembered bool, e *Error) {
+func (g *Guard) verify(ctx context.Context, raw string, r Request, dry bool) (t *token, remembered bool, e *Error) {
 	if len(raw) > g.maxTokenBytes {
 		return nil, false, newError(ErrRequest, fmt.Sprintf("the access token is longer than %s", inBytes(g.maxTokenBytes)), slog.Int("bytes", len(raw)))
 	}
 	now := time.Now()
 	if t = g.tokens.get(raw); t != nil {
-		switch good, e := g.recall(ctx, t, raw, r, now); {
+		switch good, e := g.recall(ctx, t, raw, r, now, dry); {
 		case e != nil:
 			return nil, true, e
 		case good:
 			return t, true, nil
 		}
 	}
-	if t, e = g.verifyNew(ctx, raw, r, now); e != nil {
+	if t, e = g.verifyNew(ctx, raw, r, now, dry); e != nil {
 		return nil, false, e
 	}
 	return t, false, nil
@@ -78,7 +78,7 @@ func inBytes(n int) string {
 }
 
 // verifyNew verifies a token that is not remembered, and remembers it.
-func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.Time) (t *token, e *Error) {
+func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.Time, dry bool) (t *token, e *Error) {
 	if r != nil && !isToken68(raw) {
 		return nil, notOneToken()
 	}
@@ -90,8 +90,13 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 		return nil, e
 	}
 	source := func() string { return g.source(r) }
-	if t.key, _, e = i.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg, source); e != nil {
+	if t.key, _, e = i.keys.find(ctx, now, g.waitsFor(raw, dry), t.header.kid, t.header.hasKID, t.header.alg, source); e != nil {
 		return nil, e
+	}
+	if dry { // by the context: a check that is given up so is left to those who can wait
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, maxReportOnlyWait, errUndecided)
+		defer cancel()
 	}
 	var from string // whom the request counts as, once that was asked
 	verified, err := g.admission.Do(ctx, checkKey{raw, t.key}, admission.Check{
@@ -142,7 +147,9 @@ func notAdmitted(ctx context.Context, err error, source string) *Error {
 	case admission.ErrOverShare:
 		kind, attrs, err = ErrBusy, []slog.Attr{slog.String("source", keyset.Loggable(source))}, nil
 	case admission.ErrGone:
-		err = gone{context.Cause(ctx)}
+		if err = context.Cause(ctx); err != errUndecided {
+			err = gone{err}
+		}
 	}
 	e := newError(kind, "too many new tokens are being verified: try again later", attrs...)
 	e.RetryAfter = time.Second
@@ -155,12 +162,12 @@ func notAdmitted(ctx context.Context, err error, source string) *Error {
 // recall makes those checks of a remembered token again that depend on the clock
 // and on the keys. If it is neither good nor an error, the token is as one never
 // seen: its key has been replaced under its key ID.
-func (g *Guard) recall(ctx context.Context, t *token, raw string, r Request, now time.Time) (good bool, e *Error) {
+func (g *Guard) recall(ctx context.Context, t *token, raw string, r Request, now time.Time, dry bool) (good bool, e *Error) {
 	if e := t.issuer.claims.checkTimes(t.claims, now); e != nil {
 		return false, e
 	}
 	source := func() string { return g.source(r) }
-	key, waited, e := t.issuer.keys.find(ctx, now, g.waitsFor(raw), t.header.kid, t.header.hasKID, t.header.alg, source)
+	key, waited, e := t.issuer.keys.find(ctx, now, g.waitsFor(raw, dry), t.header.kid, t.header.hasKID, t.header.alg, source)
 	if e == nil && waited {
 		e = t.issuer.claims.checkTimes(t.claims, time.Now())
 	}

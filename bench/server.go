@@ -25,7 +25,7 @@ import (
 // The whole-server test: a server in a process of its own, asked over loopback
 // by this one. Both share the cores, so a client's work dilutes the differences.
 
-const serveEnv = "M2MAUTH_BENCH_SERVE" // contender and issuer, for the server's process
+const serveEnv = "BENCH_SERVE" // contender and issuer, for the server's process
 
 // ServeIfAsked is the whole of main in the process of a server: it serves until
 // its standard input ends, and does not return. In any other process it returns.

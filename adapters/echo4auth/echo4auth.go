@@ -26,7 +26,7 @@
 // # Traps
 //
 //   - group.Use guards only the routes that are added to the group after it, and none
-//     that is added to e itself. A route that was added before is open.
+//     that is added to e itself. A route that was added before is open. [Routes] guards it.
 //   - e.Pre runs before echo has matched a route: [m2mauth.OrganizationPath] finds no
 //     value there, and refuses everybody; so does a middleware around all of echo.
 //   - Path values are those of c.Param, which echo does not decode where the path came
@@ -86,19 +86,21 @@ func middleware(guard *m2mauth.Guard, rule m2mauth.Rule) echo.MiddlewareFunc {
 		panic("echo4auth: " + err.Error())
 	}
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			if rule.IsOptional() { // a cache must not serve one caller's answer to another
-				c.Response().Header().Add(echo.HeaderVary, "Authorization")
-			}
-			r := c.Request()
-			claims, err := guard.CheckRequest(r.Context(), request{c: c}, rule)
-			if err != nil {
-				return refuse(c, guard, err)
-			}
-			c.SetRequest(r.WithContext(m2mauth.NewContext(r.Context(), claims))) // zero where an optional rule met no token
-			return next(c)
-		}
+		return func(c echo.Context) error { return check(c, guard, rule, next) }
 	}
+}
+
+func check(c echo.Context, guard *m2mauth.Guard, rule m2mauth.Rule, next echo.HandlerFunc) error {
+	if rule.IsOptional() { // a cache must not serve one caller's answer to another
+		c.Response().Header().Add(echo.HeaderVary, "Authorization")
+	}
+	r := c.Request()
+	claims, err := guard.CheckRequest(r.Context(), request{c: c}, rule)
+	if err != nil {
+		return refuse(c, guard, err)
+	}
+	c.SetRequest(r.WithContext(m2mauth.NewContext(r.Context(), claims))) // zero where an optional rule met no token
+	return next(c)
 }
 
 // refuse sets the header fields of the answer and returns the error from which

@@ -30,11 +30,17 @@ func TestSuite(t *testing.T) {
 		RequireAny:   echo4auth.RequireAny,
 		RequireRule:  echo4auth.RequireRule,
 		Authenticate: echo4auth.Authenticate,
-		Mount:        mount,
+		Mount:        func(groups []adaptertest.Group[echo.MiddlewareFunc]) http.Handler { return echoOf(groups) },
+		Routes: func(guard *m2mauth.Guard, table adaptertest.Table, groups []adaptertest.Group[echo.MiddlewareFunc]) (http.Handler, error) {
+			e := echoOf(groups)
+			table = table.ColonPaths()
+			err := echo4auth.Routes(guard, e, table.Rules, table.Public...)
+			return e, err
+		},
 	})
 }
 
-func mount(groups []adaptertest.Group[echo.MiddlewareFunc]) http.Handler {
+func echoOf(groups []adaptertest.Group[echo.MiddlewareFunc]) *echo.Echo {
 	e := echo.New()
 	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{DisablePrintStack: true}), middleware.CORSWithConfig(middleware.CORSConfig{
 		AllowOrigins: []string{"https://app.test"},

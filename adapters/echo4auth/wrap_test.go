@@ -35,7 +35,7 @@ func TestSuiteOfWrapMiddleware(t *testing.T) {
 		Authenticate: func(guard *m2mauth.Guard) echo.MiddlewareFunc {
 			return echo.WrapMiddleware(guard.Authenticate)
 		},
-		Mount: mount,
+		Mount: func(groups []adaptertest.Group[echo.MiddlewareFunc]) http.Handler { return echoOf(groups) },
 	})
 }
 

@@ -41,7 +41,7 @@
 //   - A panic ends the whole process. Put fiber's recover middleware in front of
 //     the guard, for functions given to [m2mauth.Custom] and Config.ErrorHandler.
 //   - Handlers run in the order in which they were registered. A route that was
-//     registered before app.Use(guard) is not guarded.
+//     registered before app.Use(guard) is not guarded; [Routes] guards it.
 //   - A guard in app.Use or in a group runs for every path that begins as its prefix
 //     does: with /admin for /administration too.
 //   - app.Use("/orgs/:org", guard) does not run for a path in which :org would be
@@ -115,19 +115,21 @@ func handler(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
 	if err := guard.ValidateRule(rule); err != nil {
 		panic("fiber2auth: " + err.Error())
 	}
-	return func(c *fiber.Ctx) error {
-		if rule.IsOptional() { // a cache must not serve one caller's answer to another
-			c.Vary(fiber.HeaderAuthorization) // in one field, since fiber's own middlewares read the first alone
-		}
-		ctx := c.UserContext()
-		claims, err := guard.CheckRequest(ctx, request{c: c}, rule)
-		if err != nil {
-			refuse(c, guard, err)
-			return nil
-		}
-		c.SetUserContext(m2mauth.NewContext(ctx, claims)) // zero where an optional rule met no token
-		return c.Next()
+	return func(c *fiber.Ctx) error { return check(c, guard, rule) }
+}
+
+func check(c *fiber.Ctx, guard *m2mauth.Guard, rule m2mauth.Rule) error {
+	if rule.IsOptional() { // a cache must not serve one caller's answer to another
+		c.Vary(fiber.HeaderAuthorization) // in one field, since fiber's own middlewares read the first alone
 	}
+	ctx := c.UserContext()
+	claims, err := guard.CheckRequest(ctx, request{c: c}, rule)
+	if err != nil {
+		refuse(c, guard, err)
+		return nil
+	}
+	c.SetUserContext(m2mauth.NewContext(ctx, claims)) // zero where an optional rule met no token
+	return c.Next()
 }
 
 // request is what the guard sees of a request. Nothing that it returns lies in a buffer

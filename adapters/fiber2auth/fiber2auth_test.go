@@ -38,11 +38,17 @@ func TestSuite(t *testing.T) {
 		RequireAny:   fiber2auth.RequireAny,
 		RequireRule:  fiber2auth.RequireRule,
 		Authenticate: fiber2auth.Authenticate,
-		Mount:        mount,
+		Mount:        func(groups []adaptertest.Group[fiber.Handler]) http.Handler { return served(appOf(groups)) },
+		Routes: func(guard *m2mauth.Guard, table adaptertest.Table, groups []adaptertest.Group[fiber.Handler]) (http.Handler, error) {
+			app := appOf(groups)
+			table = table.ColonPaths()
+			err := fiber2auth.Routes(guard, app, table.Rules, table.Public...)
+			return served(app), err
+		},
 	})
 }
 
-func mount(groups []adaptertest.Group[fiber.Handler]) http.Handler {
+func appOf(groups []adaptertest.Group[fiber.Handler]) *fiber.App {
 	app := fiber.New(fiber.Config{ReadBufferSize: 80 << 10}) // for tokens of 64 KiB
 	app.Use(recover.New(), cors.New(cors.Config{
 		AllowOrigins: "https://app.test",
@@ -58,6 +64,10 @@ func mount(groups []adaptertest.Group[fiber.Handler]) http.Handler {
 			})...)
 		}
 	}
+	return app
+}
+
+func served(app *fiber.App) http.Handler {
 	app.Handler() // builds the routes
 	return overTheWire{app}
 }

@@ -23,7 +23,7 @@
 //   - A panic ends the process. Put fiber's recover middleware in front of the guard,
 //     for functions given to [m2mauth.Custom] and for Config.ErrorHandler.
 //   - Handlers run in the order of registration. A route that was registered before
-//     app.Use(guard) is open.
+//     app.Use(guard) is open; [Routes] guards it.
 //   - app.Use("/orgs/:org", guard) does not run if :org is empty, but a route such as
 //     app.Get("/orgs/*") does: /orgs//products is open. Give the guard to the route
 //     itself, or to app.Use with a prefix without parameters.
@@ -108,19 +108,21 @@ func handler(guard *m2mauth.Guard, rule m2mauth.Rule) fiber.Handler {
 	if err := guard.ValidateRule(rule); err != nil {
 		panic("fiberauth: " + err.Error())
 	}
-	return func(c fiber.Ctx) error {
-		if rule.IsOptional() { // a cache must not serve one caller's answer to another
-			c.Vary(fiber.HeaderAuthorization) // in one field, since fiber's own middlewares read the first alone
-		}
-		ctx := c.Context()
-		claims, err := guard.CheckRequest(ctx, request{c: c}, rule)
-		if err != nil {
-			refuse(c, guard, err)
-			return nil
-		}
-		c.SetContext(m2mauth.NewContext(ctx, claims)) // zero where an optional rule met no token
-		return c.Next()
+	return func(c fiber.Ctx) error { return check(c, guard, rule) }
+}
+
+func check(c fiber.Ctx, guard *m2mauth.Guard, rule m2mauth.Rule) error {
+	if rule.IsOptional() { // a cache must not serve one caller's answer to another
+		c.Vary(fiber.HeaderAuthorization) // in one field, since fiber's own middlewares read the first alone
 	}
+	ctx := c.Context()
+	claims, err := guard.CheckRequest(ctx, request{c: c}, rule)
+	if err != nil {
+		refuse(c, guard, err)
+		return nil
+	}
+	c.SetContext(m2mauth.NewContext(ctx, claims)) // zero where an optional rule met no token
+	return c.Next()
 }
 
 // request is what the guard sees of a request. All that it returns is copied: the

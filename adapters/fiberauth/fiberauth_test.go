@@ -38,11 +38,17 @@ func TestSuite(t *testing.T) {
 		RequireAny:   fiberauth.RequireAny,
 		RequireRule:  fiberauth.RequireRule,
 		Authenticate: fiberauth.Authenticate,
-		Mount:        mount,
+		Mount:        func(groups []adaptertest.Group[fiber.Handler]) http.Handler { return served(appOf(groups)) },
+		Routes: func(guard *m2mauth.Guard, table adaptertest.Table, groups []adaptertest.Group[fiber.Handler]) (http.Handler, error) {
+			app := appOf(groups)
+			table = table.ColonPaths()
+			err := fiberauth.Routes(guard, app, table.Rules, table.Public...)
+			return served(app), err
+		},
 	})
 }
 
-func mount(groups []adaptertest.Group[fiber.Handler]) http.Handler {
+func appOf(groups []adaptertest.Group[fiber.Handler]) *fiber.App {
 	app := fiber.New(fiber.Config{ReadBufferSize: 80 << 10}) // for tokens of 64 KiB
 	app.Use(recover.New(), cors.New(cors.Config{
 		AllowOrigins: []string{"https://app.test"},
@@ -59,6 +65,10 @@ func mount(groups []adaptertest.Group[fiber.Handler]) http.Handler {
 			group.Add([]string{route.Method}, route.ColonPath(), handlers[0], handlers[1:]...)
 		}
 	}
+	return app
+}
+
+func served(app *fiber.App) http.Handler {
 	app.Handler() // builds the routes
 	return overTheWire{app}
 }

@@ -16,7 +16,7 @@
 // # Traps
 //
 //   - router.Use and group.Use guard only the routes that are added after them. A route
-//     that was added before is open.
+//     that was added before is open. [Routes] finds it.
 //   - A middleware around the whole router, such as guard.RequireRule, runs before gin
 //     has matched a route. [m2mauth.OrganizationPath] finds no value there and rejects
 //     every request. Give such a rule to the route, or to a group whose path has the
@@ -76,19 +76,21 @@ func handler(guard *m2mauth.Guard, rule m2mauth.Rule) gin.HandlerFunc {
 	if err := guard.ValidateRule(rule); err != nil {
 		panic("ginauth: " + err.Error())
 	}
-	return func(c *gin.Context) {
-		if rule.IsOptional() { // a cache must not serve one caller's answer to another
-			c.Writer.Header().Add("Vary", "Authorization")
-		}
-		ctx := c.Request.Context()
-		claims, err := guard.CheckRequest(ctx, request{c: c}, rule)
-		if err != nil {
-			c.Abort()
-			guard.WriteError(c.Writer, c.Request, err)
-			return
-		}
-		c.Request = c.Request.WithContext(m2mauth.NewContext(ctx, claims)) // zero where an optional rule met no token
+	return func(c *gin.Context) { check(c, guard, rule) }
+}
+
+func check(c *gin.Context, guard *m2mauth.Guard, rule m2mauth.Rule) {
+	if rule.IsOptional() { // a cache must not serve one caller's answer to another
+		c.Writer.Header().Add("Vary", "Authorization")
 	}
+	ctx := c.Request.Context()
+	claims, err := guard.CheckRequest(ctx, request{c: c}, rule)
+	if err != nil {
+		c.Abort()
+		guard.WriteError(c.Writer, c.Request, err)
+		return
+	}
+	c.Request = c.Request.WithContext(m2mauth.NewContext(ctx, claims)) // zero where an optional rule met no token
 }
 
 // request is what the guard sees of a request.

@@ -35,14 +35,29 @@ func TestSuite(t *testing.T) {
 		RequireAny:   ginauth.RequireAny,
 		RequireRule:  ginauth.RequireRule,
 		Authenticate: ginauth.Authenticate,
-		Mount:        mount,
+		Mount: func(groups []adaptertest.Group[gin.HandlerFunc]) http.Handler {
+			router := newRouter()
+			addRoutes(router, groups)
+			return router
+		},
+		Routes: func(guard *m2mauth.Guard, table adaptertest.Table, groups []adaptertest.Group[gin.HandlerFunc]) (http.Handler, error) {
+			router := newRouter()
+			table = table.ColonPaths()
+			validate := ginauth.Routes(guard, router, table.Rules, table.Public...)
+			addRoutes(router, groups)
+			return router, validate()
+		},
 	})
 }
 
-func mount(groups []adaptertest.Group[gin.HandlerFunc]) http.Handler {
+func newRouter() *gin.Engine {
 	router := gin.New()
 	router.HandleMethodNotAllowed = true // otherwise gin answers 404
 	router.Use(gin.RecoveryWithWriter(io.Discard), allowOrigin)
+	return router
+}
+
+func addRoutes(router *gin.Engine, groups []adaptertest.Group[gin.HandlerFunc]) {
 	for _, g := range groups {
 		group := router.Group(g.Prefix, g.Middlewares...)
 		for _, route := range g.Routes {
@@ -53,7 +68,6 @@ func mount(groups []adaptertest.Group[gin.HandlerFunc]) http.Handler {
 			})...)
 		}
 	}
-	return router
 }
 
 // allowOrigin is CORS in short; gin has its middleware in another module.

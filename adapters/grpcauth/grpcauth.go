@@ -35,6 +35,8 @@
 //     and no cached tokens, and fetches keys for each call.
 //   - The message of a unary call is read before its interceptors run, even without a
 //     token. [grpc.MaxRecvMsgSize] limits it to 4 MiB by default.
+//   - While [m2mauth.Guard.ReportOnly] is true, methods without a rule are served, and
+//     streams outlive their tokens. Those that did end within a minute after that time.
 package grpcauth
 
 import (
@@ -199,8 +201,8 @@ func (i *Interceptor) Unary(ctx context.Context, message any, info *grpc.UnarySe
 
 // check decides about a call. Its error is a status.
 func (i *Interceptor) check(ctx context.Context, method string, message any) (m2mauth.Claims, error) {
-	rule, ruled := i.rules[method]
-	if !ruled { // before the token: the answer is the same for everybody
+	rule, ruled := i.rules[method]       // the zero Rule refuses everybody, which a guard that reports only tells
+	if !ruled && !i.guard.ReportOnly() { // before the token: the answer is the same for everybody
 		return m2mauth.Claims{}, noRule.Err()
 	}
 	claims, err := i.guard.CheckRequest(ctx, &request{ctx: ctx, method: method, message: message, values: i.values}, rule)

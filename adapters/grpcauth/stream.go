@@ -3,6 +3,7 @@ package grpcauth
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,12 +39,11 @@ func (i *Interceptor) Stream(server any, ss grpc.ServerStream, info *grpc.Stream
 		return handler(server, guarded)
 	}
 
-	guarded.end = claims.ExpiresAt().Add(i.leeway)
+	guarded.end, guarded.reportOnly = claims.ExpiresAt().Add(i.leeway), i.guard.ReportOnly
 	if guarded.expired() { // within the guard's leeway
 		return expired.Err()
 	}
-	var cancel context.CancelFunc
-	guarded.ctx, cancel = context.WithDeadlineCause(guarded.ctx, guarded.end, m2mauth.ErrExpired)
+	cancel := guarded.endWithToken()
 	defer cancel()
 	stop := context.AfterFunc(guarded.ctx, guarded.answer)
 	defer stop() // before cancel, which would start it
@@ -60,14 +60,45 @@ type stream struct {
 	grpc.ServerStream
 	ctx context.Context
 	end time.Time // zero if no token came
+
+	reportOnly func() bool
 }
+
+// endWithToken gives the stream a context that ends with the token. A guard that reports
+// only is asked anew, until it refuses, and shows the handler no deadline.
+func (s *stream) endWithToken() (stop func()) {
+	if !s.reportOnly() {
+		var cancel context.CancelFunc
+		s.ctx, cancel = context.WithDeadlineCause(s.ctx, s.end, m2mauth.ErrExpired)
+		return cancel
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	s.ctx = ctx
+	var timer *time.Timer
+	timer = time.AfterFunc(math.MaxInt64, func() { // not before timer is set
+		if s.expired() {
+			cancel(m2mauth.ErrExpired)
+		} else if ctx.Err() == nil {
+			timer.Reset(lookAgain)
+		}
+	})
+	timer.Reset(time.Until(s.end))
+	return func() {
+		cancel(nil)
+		timer.Stop()
+	}
+}
+
+// lookAgain is how often a stream that outlives its token asks whether the guard still
+// reports only.
+const lookAgain = time.Minute
 
 func (s *stream) Context() context.Context { return s.ctx }
 
 // expired asks the clock as well, since the timer of the context stands still
 // while a machine sleeps.
 func (s *stream) expired() bool {
-	return !s.end.IsZero() && (!time.Now().Before(s.end) || errors.Is(context.Cause(s.ctx), m2mauth.ErrExpired))
+	return !s.end.IsZero() && (errors.Is(context.Cause(s.ctx), m2mauth.ErrExpired) || !time.Now().Before(s.end) && !s.reportOnly())
 }
 
 func (s *stream) SendMsg(message any) error {

@@ -2,9 +2,9 @@
 // its own, while its issuer's keys rotate and its issuer fails and returns. No
 // answer may be wrong, and what the process takes of the system must stay flat.
 //
-//	M2MAUTH_SOAK=10m go test -count=1 -v -timeout 25m ./e2e/soak
+//	SOAK=10m go test -count=1 -v -timeout 25m ./e2e/soak
 //
-// M2MAUTH_SOAK is how long the clients ask, but for the waits until the shop knows a
+// SOAK is how long the clients ask, but for the waits until the shop knows a
 // new key; without it, a few seconds.
 package soak
 
@@ -52,7 +52,7 @@ const long = 20 * time.Second
 
 func duration(t *testing.T) time.Duration {
 	t.Helper()
-	value := os.Getenv("M2MAUTH_SOAK")
+	value := os.Getenv("SOAK")
 	if value == "" {
 		if testing.Short() {
 			return 2 * time.Second
@@ -60,8 +60,8 @@ func duration(t *testing.T) time.Duration {
 		return 5 * time.Second
 	}
 	lasts, err := time.ParseDuration(value)
-	require.NoError(t, err, "M2MAUTH_SOAK")
-	require.GreaterOrEqual(t, lasts, time.Second, "M2MAUTH_SOAK")
+	require.NoError(t, err, "SOAK")
+	require.GreaterOrEqual(t, lasts, time.Second, "SOAK")
 	return lasts
 }
 

@@ -9,7 +9,7 @@
 //	GET  /whoami     any valid token
 //
 // The environment is that of examples/shop: ISSUER, AUDIENCE, ADDR, JWKS_URL and
-// PLAIN_HTTP_HOSTS.
+// PLAIN_HTTP_HOSTS, or M2MAUTH_ISSUER and so on.
 //
 // chi needs no adapter: its middlewares are those of net/http.
 package main
@@ -38,12 +38,11 @@ func main() {
 }
 
 func run(ctx context.Context, getenv func(string) string) error {
-	guard, err := m2mauth.New(m2mauth.Config{
-		Issuer:            getenv("ISSUER"),
-		Audience:          getenv("AUDIENCE"),
-		JWKSURL:           getenv("JWKS_URL"),
-		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
-	})
+	config, err := shopapi.ConfigFromEnv(getenv)
+	if err != nil {
+		return err // every mistake in the environment, one a line
+	}
+	guard, err := m2mauth.New(config)
 	if err != nil {
 		return err // every mistake in the configuration, one a line
 	}

@@ -24,11 +24,14 @@ func TestSuite(t *testing.T) {
 		RequireAny:   (*m2mauth.Guard).RequireAny,
 		RequireRule:  (*m2mauth.Guard).RequireRule,
 		Authenticate: func(guard *m2mauth.Guard) guarding { return guard.Authenticate },
-		Mount:        mount,
+		Mount:        func(groups []adaptertest.Group[guarding]) http.Handler { return routerOf(groups) },
+		Routes: func(guard *m2mauth.Guard, table adaptertest.Table, groups []adaptertest.Group[guarding]) (http.Handler, error) {
+			return protect(guard, routerOf(groups), table.Rules, table.Public...)
+		},
 	})
 }
 
-func mount(groups []adaptertest.Group[guarding]) http.Handler {
+func routerOf(groups []adaptertest.Group[guarding]) *chi.Mux {
 	router := chi.NewRouter()
 	router.Use(recovered, allowOrigin)
 	for _, group := range groups {

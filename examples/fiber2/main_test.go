@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/gofiber/fiber/v2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -17,20 +18,21 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	contract.Test(t, func(guard *m2mauth.Guard) http.Handler {
-		app := routes(guard)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			response, err := app.Test(r, -1)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			for name, values := range response.Header {
-				w.Header()[name] = values
-			}
-			w.WriteHeader(response.StatusCode)
-			_, _ = io.Copy(w, response.Body)
-		})
+	contract.Test(t, func(guard *m2mauth.Guard) http.Handler { return handlerOf(t, routes(guard)) })
+}
+
+func handlerOf(t *testing.T, app *fiber.App) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		response, err := app.Test(r, -1)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for name, values := range response.Header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(response.StatusCode)
+		_, _ = io.Copy(w, response.Body)
 	})
 }
 

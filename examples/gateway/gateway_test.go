@@ -370,3 +370,17 @@ func TestRunReadsTheEnvironment(t *testing.T) {
 	assert.ErrorContains(t, err, "Config.Audience")
 	assert.ErrorContains(t, err, "RULES")
 }
+
+func TestRunReadsTheLongNamesToo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // so that run stops as soon as it has started
+	getenv := func(name string) string { return map[string]string{"ADDR": "127.0.0.1:0", "RULES": "rules.txt"}[name] }
+	for name, value := range map[string]string{
+		"ISSUER": "http://logto:3001/oidc", "AUDIENCE": audience, "JWKS_URL": "http://keys/oidc/jwks", "INSECURE_HTTP_HOSTS": "logto,keys",
+	} {
+		t.Setenv("M2MAUTH_"+name, value)
+	}
+	assert.NoError(t, run(ctx, getenv))
+	t.Setenv("M2MAUTH_RULES", "rules.txt")
+	assert.ErrorContains(t, run(ctx, getenv), "M2MAUTH_RULES is not a setting")
+}

@@ -25,6 +25,9 @@
 //	JWKS_URL          where the issuer's keys are; default: found by discovery
 //	PLAIN_HTTP_HOSTS  hosts that may be asked for keys over http, comma-separated;
 //	                  loopback always may
+//
+// And all settings that [m2mauth.ConfigFromEnv] reads, such as M2MAUTH_ISSUER, which
+// goes before ISSUER, and M2MAUTH_INSECURE_HTTP_HOSTS, before PLAIN_HTTP_HOSTS.
 package main
 
 import (
@@ -53,12 +56,17 @@ func main() {
 }
 
 func run(ctx context.Context, getenv func(string) string) error {
-	guard, configErr := m2mauth.New(m2mauth.Config{
-		Issuer:            getenv("ISSUER"),
-		Audience:          getenv("AUDIENCE"),
-		JWKSURL:           getenv("JWKS_URL"),
-		InsecureHTTPHosts: strings.FieldsFunc(getenv("PLAIN_HTTP_HOSTS"), func(r rune) bool { return r == ',' || r == ' ' }),
-	})
+	config, err := m2mauth.ConfigFromEnv("M2MAUTH_")
+	if err != nil {
+		return err // every mistake in the environment, one a line
+	}
+	config.Issuer = cmp.Or(config.Issuer, getenv("ISSUER"))
+	config.Audience = cmp.Or(config.Audience, getenv("AUDIENCE"))
+	config.JWKSURL = cmp.Or(config.JWKSURL, getenv("JWKS_URL"))
+	if config.InsecureHTTPHosts == nil {
+		config.InsecureHTTPHosts = strings.FieldsFunc(getenv("PLAIN_HTTP_HOSTS"), func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	guard, configErr := m2mauth.New(config)
 	rules, rulesErr := readTable(getenv("RULES"))
 	if err := errors.Join(configErr, rulesErr); err != nil {
 		return err // every mistake, one a line

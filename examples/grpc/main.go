@@ -12,8 +12,8 @@
 //	WhoAmI          any valid token
 //
 // The health service is public. The environment is that of examples/shop, ISSUER,
-// AUDIENCE, ADDR, JWKS_URL and PLAIN_HTTP_HOSTS, and TLS_CERT and TLS_KEY, the
-// files of the certificate and its key. The client is examples/grpc/grpc-client.
+// AUDIENCE, ADDR, JWKS_URL and PLAIN_HTTP_HOSTS, or M2MAUTH_ISSUER and so on, and
+// TLS_CERT and TLS_KEY, the files of the certificate and its key. The client is examples/grpc/grpc-client.
 package main
 
 import (
@@ -51,12 +51,11 @@ func main() {
 }
 
 func run(ctx context.Context, getenv func(string) string) error {
-	guard, err := m2mauth.New(m2mauth.Config{
-		Issuer:            getenv("ISSUER"),
-		Audience:          getenv("AUDIENCE"),
-		JWKSURL:           getenv("JWKS_URL"),
-		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
-	})
+	config, err := shopapi.ConfigFromEnv(getenv)
+	if err != nil {
+		return err // every mistake in the environment, one a line
+	}
+	guard, err := m2mauth.New(config)
 	tls, tlsErr := credentials.NewServerTLSFromFile(getenv("TLS_CERT"), getenv("TLS_KEY"))
 	if tlsErr != nil {
 		tlsErr = fmt.Errorf("TLS_CERT and TLS_KEY: %w", tlsErr)

@@ -19,6 +19,9 @@
 //	ADDR              the address to listen on; default 127.0.0.1:8080
 //	PLAIN_HTTP_HOSTS  hosts that may be asked for keys over http, comma-separated;
 //	                  loopback always may
+//
+// And all settings that [m2mauth.ConfigFromEnv] reads, such as M2MAUTH_ISSUER, which
+// goes before ISSUER, and M2MAUTH_INSECURE_HTTP_HOSTS, before PLAIN_HTTP_HOSTS.
 package main
 
 import (
@@ -52,11 +55,12 @@ func main() {
 }
 
 func serve(ctx context.Context, getenv func(string) string) error {
-	issuers := shopapi.SplitList(cmp.Or(getenv("ISSUERS"), getenv("ISSUER")+","+getenv("ISSUER_2")))
-	guard, err := newGuard(issuers, m2mauth.Config{
-		Audience:          getenv("AUDIENCE"),
-		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
-	})
+	config, err := shopapi.ConfigFromEnv(getenv)
+	if err != nil {
+		return err // every mistake in the environment, one a line
+	}
+	issuers := shopapi.SplitList(cmp.Or(getenv("ISSUERS"), config.Issuer+","+getenv("ISSUER_2")))
+	guard, err := newGuard(issuers, config)
 	if err != nil {
 		return err // every mistake in the configuration, one a line
 	}
@@ -66,7 +70,7 @@ func serve(ctx context.Context, getenv func(string) string) error {
 	}
 	shopapi.WarmUp(ctx, guard)
 	mux := routes(guard)
-	if strings.HasPrefix(getenv("AUDIENCE"), "https://") {
+	if strings.HasPrefix(config.Audience, "https://") {
 		mux.Handle(guard.Metadata(m2mauth.MetadataConfig{Scopes: []string{"read:products"}}))
 	}
 	return shopapi.Serve(ctx, listener, mux)
@@ -77,6 +81,9 @@ func serve(ctx context.Context, getenv func(string) string) error {
 func newGuard(issuers []string, config m2mauth.Config) (*m2mauth.Guard, error) {
 	if len(issuers) == 0 {
 		return nil, errors.New("ISSUERS is empty: name the issuers, comma-separated")
+	}
+	if len(issuers) > 1 && (config.JWKSURL != "" || config.JWKS != nil) {
+		return nil, errors.New("JWKS_URL, M2MAUTH_JWKS_URL and M2MAUTH_JWKS are for one issuer: with these keys it could sign tokens of the others")
 	}
 	guards := make([]*m2mauth.Guard, len(issuers))
 	var mistakes []error

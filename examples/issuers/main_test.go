@@ -91,6 +91,8 @@ func TestTheEnvironment(t *testing.T) {
 		{"no audience", map[string]string{"ISSUERS": one}, []string{"Audience"}},
 		{"the same twice", map[string]string{"ISSUERS": one + "," + one, "AUDIENCE": demoAudience}, []string{"guard 2 has the issuer of another"}},
 		{"two that are wrong", map[string]string{"ISSUERS": "one,http://two.logto.app", "AUDIENCE": demoAudience}, []string{"Issuer must be", "Issuer must be https"}},
+		{"one issuer's keys for two", map[string]string{"ISSUERS": one + "," + two, "AUDIENCE": demoAudience, "JWKS_URL": one + "/jwks"}, []string{"are for one issuer"}},
+		{"one issuer's keys for it", map[string]string{"ISSUERS": one, "AUDIENCE": demoAudience, "JWKS_URL": one + "/jwks"}, nil},
 		{"address in use", map[string]string{"ISSUERS": one, "AUDIENCE": demoAudience, "ADDR": busy.Addr().String()}, []string{"address"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -24,6 +24,9 @@
 //	JWKS_URL          where the issuer's keys are; default: found by discovery
 //	PLAIN_HTTP_HOSTS  hosts that may be asked for keys over http, comma-separated;
 //	                  loopback always may
+//
+// And all settings that [m2mauth.ConfigFromEnv] reads, such as M2MAUTH_ISSUER, which
+// goes before ISSUER, and M2MAUTH_INSECURE_HTTP_HOSTS, before PLAIN_HTTP_HOSTS.
 package main
 
 import (
@@ -56,12 +59,11 @@ func main() {
 }
 
 func run(ctx context.Context, getenv func(string) string) error {
-	api, organizations, err := newGuards(m2mauth.Config{
-		Issuer:            getenv("ISSUER"),
-		Audience:          getenv("AUDIENCE"),
-		JWKSURL:           getenv("JWKS_URL"),
-		InsecureHTTPHosts: shopapi.SplitList(getenv("PLAIN_HTTP_HOSTS")),
-	})
+	config, err := shopapi.ConfigFromEnv(getenv)
+	if err != nil {
+		return err // every mistake in the environment, one a line
+	}
+	api, organizations, err := newGuards(config)
 	if err != nil {
 		return err // every mistake in the configuration, one a line
 	}

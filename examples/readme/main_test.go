@@ -18,7 +18,7 @@ import (
 )
 
 // asProgram has the test's own process be the program.
-const asProgram = "M2MAUTH_README_PROGRAM"
+const asProgram = "README_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {

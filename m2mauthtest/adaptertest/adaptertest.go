@@ -77,6 +77,10 @@ type Adapter[M any] struct {
 	// headers of 80 KiB in all. If the framework does not use net/http, Mount wraps it
 	// in an http.Handler that passes on the request's RemoteAddr and TLS.
 	Mount func(groups []Group[M]) http.Handler
+
+	// Routes returns the API of Mount behind a table: the adapter's own Routes. The
+	// middlewares that the groups have stand behind it. If it is nil, the adapter has no tables.
+	Routes func(guard *m2mauth.Guard, table Table, groups []Group[M]) (http.Handler, error)
 }
 
 // Group is a set of routes with a common prefix and common middlewares.
@@ -177,31 +181,51 @@ func TestAdapter[M any](t *testing.T, adapter Adapter[M]) {
 	})
 	for _, order := range []struct {
 		name    string
-		arrange func([]Group[M])
+		reverse bool
 	}{
-		{"in order", func([]Group[M]) {}},
-		{"registered the other way round", func(groups []Group[M]) {
-			slices.Reverse(groups)
-			for _, g := range groups {
-				slices.Reverse(g.Routes)
-			}
-		}},
+		{"in order", false},
+		{"registered the other way round", true},
 	} {
-		mount := func(guard *m2mauth.Guard, a *api) http.Handler {
-			groups := groupsOf(adapter, guard, a)
-			order.arrange(groups)
-			return adapter.Mount(groups)
-		}
 		t.Run(order.name, func(t *testing.T) {
 			t.Parallel()
-			testRows(t, mount, forced)
-			testRules(t, mount, forced)
-			testRequests(t, mount, forced)
-			testPathValues(t, mount, forced)
-			testErrorHandlers(t, mount, forced)
-			testSituations(t, mount)
+			testAPI(t, func(guard *m2mauth.Guard, a *api) http.Handler {
+				return adapter.Mount(arranged(groupsOf(adapter, guard, a), order.reverse))
+			}, forced)
+		})
+		if adapter.Routes == nil {
+			continue
+		}
+		t.Run("behind a table, "+order.name, func(t *testing.T) {
+			t.Parallel()
+			testAPI(t, func(guard *m2mauth.Guard, a *api) http.Handler {
+				table, groups := tableOf(adapter, guard, arranged(groupsOf(ruleAdapter, guard, a), order.reverse))
+				handler, err := adapter.Routes(guard, table, groups)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return handler
+			}, withTable(forced))
 		})
 	}
+}
+
+func testAPI(t *testing.T, mount mounter, forced map[string]Difference) {
+	testRows(t, mount, forced)
+	testRules(t, mount, forced)
+	testRequests(t, mount, forced)
+	testPathValues(t, mount, forced)
+	testErrorHandlers(t, mount, forced)
+	testSituations(t, mount)
+}
+
+func arranged[M any](groups []Group[M], reverse bool) []Group[M] {
+	if reverse {
+		slices.Reverse(groups)
+		for _, g := range groups {
+			slices.Reverse(g.Routes)
+		}
+	}
+	return groups
 }
 
 // differencesOf returns, by row, what is forced to differ.

@@ -20,11 +20,17 @@ func TestNetHTTP(t *testing.T) {
 		RequireAny:   (*m2mauth.Guard).RequireAny,
 		RequireRule:  (*m2mauth.Guard).RequireRule,
 		Authenticate: func(guard *m2mauth.Guard) middleware { return guard.Authenticate },
-		Mount:        mount,
+		Mount: func(groups []adaptertest.Group[middleware]) http.Handler {
+			return recovered(allowOrigin(muxOf(groups)))
+		},
+		Routes: func(guard *m2mauth.Guard, table adaptertest.Table, groups []adaptertest.Group[middleware]) (http.Handler, error) {
+			handler, err := guard.Routes(muxOf(groups), table.Rules, table.Public...)
+			return recovered(allowOrigin(handler)), err
+		},
 	})
 }
 
-func mount(groups []adaptertest.Group[middleware]) http.Handler {
+func muxOf(groups []adaptertest.Group[middleware]) *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, group := range groups {
 		for _, route := range group.Routes {
@@ -40,7 +46,7 @@ func mount(groups []adaptertest.Group[middleware]) http.Handler {
 			mux.Handle(route.Method+" "+group.Prefix+route.Path, handler)
 		}
 	}
-	return recovered(allowOrigin(mux))
+	return mux
 }
 
 // recovered stands for the recovery that net/http leaves to its users.

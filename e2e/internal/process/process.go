@@ -26,7 +26,7 @@ const startTimeout = 3 * time.Minute
 const stopTimeout = 15 * time.Second
 
 // supervised, in the environment, makes a test binary the supervisor of one program.
-const supervised = "M2MAUTH_E2E_SUPERVISED"
+const supervised = "E2E_SUPERVISED"
 
 // Main is to be called by TestMain of every package that uses Start. It runs the
 // tests; or, in a process that Start has started, the program.
@@ -64,14 +64,14 @@ func supervise(command []string) int {
 }
 
 // required reports whether a test must not be skipped: in .ci/run.
-func required() bool { return os.Getenv("M2MAUTH_E2E") == "required" }
+func required() bool { return os.Getenv("E2E") == "required" }
 
 // Skip skips the test, since the machine lacks something; or fails it where
 // nothing may be skipped.
 func Skip(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if required() {
-		t.Fatalf("not to be skipped (M2MAUTH_E2E=required), but "+format, args...)
+		t.Fatalf("not to be skipped (E2E=required), but "+format, args...)
 	}
 	t.Skipf(format, args...)
 }

@@ -31,6 +31,18 @@ func TestStart(t *testing.T, run func(ctx context.Context, getenv func(string) s
 		wait(t, logged, slog.LevelInfo, "the issuer's keys are there")
 		stop()
 	})
+	t.Run("with the names that m2mauth.ConfigFromEnv reads", func(t *testing.T) {
+		issuer, err := m2mauthtest.ListenIssuer("127.0.0.1:0")
+		require.NoError(t, err)
+		t.Cleanup(issuer.Close)
+		t.Setenv("M2MAUTH_ISSUER", issuer.URL())
+		t.Setenv("M2MAUTH_AUDIENCE", audience)
+		logged, stop := start(t, run, "")
+		wait(t, logged, slog.LevelInfo, "the issuer's keys are there")
+		stop()
+		t.Setenv("M2MAUTH_ISSUR", issuer.URL())
+		assert.EqualError(t, run(t.Context(), Environment(t, issuer.URL())), "m2mauth: M2MAUTH_ISSUR is not a setting of m2mauth: docs/environment.md has them all")
+	})
 	t.Run("with an issuer that does not answer, and then fails", func(t *testing.T) {
 		asked, answer := make(chan struct{}, 100), make(chan struct{})
 		issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

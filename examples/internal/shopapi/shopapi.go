@@ -5,6 +5,7 @@
 package shopapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -73,6 +74,22 @@ func HeadAsGet(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// ConfigFromEnv returns the settings of the environment as m2mauth reads them, with
+// the examples' own short names beside: M2MAUTH_ISSUER, or ISSUER.
+func ConfigFromEnv(getenv func(string) string) (m2mauth.Config, error) {
+	config, err := m2mauth.ConfigFromEnv("M2MAUTH_")
+	if err != nil {
+		return config, err
+	}
+	config.Issuer = cmp.Or(config.Issuer, getenv("ISSUER"))
+	config.Audience = cmp.Or(config.Audience, getenv("AUDIENCE"))
+	config.JWKSURL = cmp.Or(config.JWKSURL, getenv("JWKS_URL"))
+	if config.InsecureHTTPHosts == nil {
+		config.InsecureHTTPHosts = SplitList(getenv("PLAIN_HTTP_HOSTS"))
+	}
+	return config, nil
 }
 
 // SplitList returns the parts of a comma-separated list, without blanks around

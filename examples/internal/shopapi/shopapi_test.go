@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,6 +33,38 @@ func TestSplitListIgnoresBlanksAndEmptyParts(t *testing.T) {
 	} {
 		assert.Equal(t, want, shopapi.SplitList(list), "%q", list)
 	}
+}
+
+func TestSettingsHaveTheirShortNamesToo(t *testing.T) {
+	short := map[string]string{
+		"ISSUER": "https://short.test/oidc", "AUDIENCE": "https://short.api", "JWKS_URL": "https://short.test/jwks", "PLAIN_HTTP_HOSTS": "short, other",
+	}
+	getenv := func(name string) string { return short[name] }
+	config, err := shopapi.ConfigFromEnv(getenv)
+	require.NoError(t, err)
+	assert.Equal(t, m2mauth.Config{
+		Issuer: "https://short.test/oidc", Audience: "https://short.api", JWKSURL: "https://short.test/jwks", InsecureHTTPHosts: []string{"short", "other"},
+	}, config)
+
+	for name, value := range map[string]string{
+		"M2MAUTH_ISSUER": "https://long.test/oidc", "M2MAUTH_AUDIENCE": "https://long.api", "M2MAUTH_JWKS_URL": "https://long.test/jwks",
+		"M2MAUTH_INSECURE_HTTP_HOSTS": "long", "M2MAUTH_LEEWAY": "10s",
+	} {
+		t.Setenv(name, value)
+	}
+	long := m2mauth.Config{
+		Issuer: "https://long.test/oidc", Audience: "https://long.api", JWKSURL: "https://long.test/jwks",
+		InsecureHTTPHosts: []string{"long"}, Leeway: 10 * time.Second,
+	}
+	for _, getenv := range []func(string) string{getenv, func(string) string { return "" }} {
+		config, err = shopapi.ConfigFromEnv(getenv)
+		require.NoError(t, err)
+		assert.Equal(t, long, config, "the long names go before")
+	}
+	t.Setenv("M2MAUTH_LEEWAY", "10")
+	config, err = shopapi.ConfigFromEnv(getenv)
+	assert.ErrorContains(t, err, "M2MAUTH_LEEWAY")
+	assert.Zero(t, config)
 }
 
 // listener says when it is closed, which is the first that a shutdown does.

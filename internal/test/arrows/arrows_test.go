@@ -23,6 +23,7 @@ var units = map[string][]string{
 	"internal/admission":  nil,
 	"internal/strictjson": nil,
 	"internal/response":   nil,
+	"internal/setting":    nil,
 	"internal/jose":       {"internal/strictjson"},
 	"internal/keyset":     {"internal/jose", "internal/strictjson"},
 }
@@ -162,4 +163,24 @@ func TestOnlyJOSEImportsJWX(t *testing.T) {
 		}
 	}
 	assert.Equal(t, []string{"internal/jose/jose.go"}, slices.Compact(importers))
+}
+
+// A Config for an issuer is made of what any user has.
+func TestIssuersImportTheRootAndTheStandardLibrary(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, f := range files(t) {
+		if f.dir != "issuers" || f.isTest() {
+			continue
+		}
+		found++
+		for _, imported := range f.ours {
+			assert.Equal(t, ".", imported, "%s imports it", f.path)
+		}
+		for _, imported := range f.others {
+			first, _, _ := strings.Cut(imported, "/")
+			assert.NotContains(t, first, ".", "%s imports %s", f.path, imported)
+		}
+	}
+	assert.NotZero(t, found, "the walk found the package")
 }

@@ -398,6 +398,13 @@ type Rules struct {
 	MaxLifetime  time.Duration // 0 = none
 
 	InsecureAllowOrganizationTokens bool
+
+	OrganizationClaims     []string // beside organization_id
+	RequiredClaims         map[string][]string
+	AllowMissingSubject    bool
+	ClientsWithoutAudience []string
+	ScopePrefix            string
+	ScopeOrganization      string
 }
 
 // Claims are what an accepted token says.
@@ -499,7 +506,7 @@ func (r *Rules) header(h map[string]json.RawMessage) (alg string, accessToken bo
 
 func (r *Rules) claims(p map[string]json.RawMessage, accessToken bool, now float64) (*Claims, error) {
 	text := func(name string, required bool) (string, error) {
-		v, present := p[name]
+		v, present := named(p, name)
 		if !present && !required {
 			return "", nil
 		}
@@ -511,9 +518,27 @@ func (r *Rules) claims(p map[string]json.RawMessage, accessToken bool, now float
 	c := new(Claims)
 	var errs [5]error
 	c.Issuer, errs[0] = text("iss", true)
-	c.Subject, errs[1] = text("sub", true)
+	if _, present := p["sub"]; present || !r.AllowMissingSubject {
+		c.Subject, errs[1] = text("sub", true)
+	}
 	c.ID, errs[2] = text("jti", accessToken)
-	c.OrganizationID, errs[3] = text("organization_id", false)
+	for _, name := range append([]string{"organization_id"}, r.OrganizationClaims...) {
+		organization, err := text(name, false)
+		if err != nil {
+			return nil, err
+		}
+		if c.OrganizationID != "" && organization != "" && organization != c.OrganizationID {
+			return nil, errors.New("two organizations")
+		}
+		c.OrganizationID += strings.TrimPrefix(organization, c.OrganizationID)
+	}
+	for name, values := range r.RequiredClaims {
+		v, _ := named(p, name)
+		list, ok := Strings(v)
+		if !ok || !slices.ContainsFunc(list, func(s string) bool { return slices.Contains(values, s) }) {
+			return nil, fmt.Errorf("%s has another value", name)
+		}
+	}
 	for _, name := range r.ClientClaims {
 		client, err := text(name, false)
 		if err != nil {
@@ -541,8 +566,11 @@ func (r *Rules) claims(p map[string]json.RawMessage, accessToken bool, now float
 	if _, present := p["cnf"]; present {
 		return nil, errors.New("bound to a key")
 	}
-	if err := r.audience(c, p["aud"]); err != nil {
-		return nil, err
+	aud, present := p["aud"]
+	if present || !slices.Contains(r.ClientsWithoutAudience, c.ClientID) {
+		if err := r.audience(c, aud); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.times(c, p, accessToken, now); err != nil {
 		return nil, err
@@ -600,20 +628,49 @@ func (r *Rules) times(c *Claims, p map[string]json.RawMessage, accessToken bool,
 
 func (r *Rules) scopes(c *Claims, p map[string]json.RawMessage) error {
 	for _, name := range r.ScopeClaims {
-		v, present := p[name]
+		v, present := named(p, name)
 		if !present {
 			continue
 		}
-		list, ok := Strings(v)
+		list, ok := r.within(v)
+		if r.ScopeOrganization == "" {
+			list, ok = Strings(v)
+		}
 		if !ok {
 			return fmt.Errorf("%s is neither a string nor an array of strings", name)
 		}
 		if v[0] == '"' {
 			list = slices.DeleteFunc(strings.Split(list[0], " "), func(s string) bool { return s == "" })
 		}
-		c.Scopes = append(c.Scopes, list...)
+		for _, scope := range list {
+			if r.ScopePrefix == "" || strings.HasPrefix(scope, r.ScopePrefix) && scope != r.ScopePrefix {
+				c.Scopes = append(c.Scopes, scope[len(r.ScopePrefix):])
+			}
+		}
 	}
 	return nil
+}
+
+// within returns the names of the members that hold in the organization, sorted.
+func (r *Rules) within(v json.RawMessage) (names []string, ok bool) {
+	members, err := Object(v)
+	if err != nil {
+		return nil, false
+	}
+	for name, value := range members {
+		organizations, err := Object(value)
+		if err != nil {
+			return nil, false
+		}
+		if domain, present := organizations[r.ScopeOrganization]; present {
+			if _, ok := String(domain); !ok {
+				return nil, false
+			}
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, true
 }
 
 // Lower has no word for letters outside ASCII, some of which strings.ToLower turns
@@ -625,4 +682,54 @@ func Lower(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// Pointer reads a JSON Pointer (RFC 6901) without empty parts, letter by letter.
+func Pointer(s string) (path []string, ok bool) {
+	if s == "" || s[0] != '/' {
+		return nil, false
+	}
+	for s != "" {
+		part := ""
+		s = s[1:]
+		for s != "" && s[0] != '/' {
+			letter := s[:1]
+			if s[0] == '~' {
+				if len(s) == 1 || s[1] != '0' && s[1] != '1' {
+					return nil, false
+				}
+				letter = map[byte]string{'0': "~", '1': "/"}[s[1]]
+				s = s[1:]
+			}
+			part += letter
+			s = s[1:]
+		}
+		if part == "" {
+			return nil, false
+		}
+		path = append(path, part)
+	}
+	return path, true
+}
+
+// Find goes from member to member.
+func Find(members map[string]json.RawMessage, path []string) (json.RawMessage, bool) {
+	v, present := members[path[0]]
+	if !present || len(path) == 1 {
+		return v, present
+	}
+	inner, err := Object(v)
+	if err != nil {
+		return nil, false
+	}
+	return Find(inner, path[1:])
+}
+
+// named finds a claim by the name that a Config has for it.
+func named(members map[string]json.RawMessage, name string) (json.RawMessage, bool) {
+	if path, ok := Pointer(name); ok {
+		return Find(members, path)
+	}
+	v, present := members[name]
+	return v, present
 }

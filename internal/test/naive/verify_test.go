@@ -124,6 +124,20 @@ func newForge() *forge {
 	strict := usual
 	strict.Leeway, strict.MaxLifetime, strict.Algorithms = 0, time.Hour, []string{"EdDSA"}
 	f.add(strict, m2mauth.Config{Leeway: -1, MaxLifetime: time.Hour, Algorithms: []string{"Ed25519"}, CacheBytes: -1})
+	other := usual // as issuers do that are not of RFC 9068
+	other.ScopeClaims, other.ClientClaims, other.OrganizationClaims = []string{"scope", "/realm/roles"}, []string{"client_id", "/azp"}, []string{"org_id", "/realm/org"}
+	other.RequiredClaims = map[string][]string{"/iss": {"x", forgeIssuer}, "jti": {"1", "read"}}
+	other.AllowMissingSubject, other.ClientsWithoutAudience, other.InsecureAllowOrganizationTokens = true, []string{"read", "app"}, true
+	f.add(other, m2mauth.Config{
+		ScopeClaims: other.ScopeClaims, ClientClaims: other.ClientClaims, OrganizationClaims: other.OrganizationClaims, RequiredClaims: other.RequiredClaims,
+		AllowMissingSubject: true, ClientsWithoutAudience: other.ClientsWithoutAudience, InsecureAllowOrganizationTokens: true,
+	})
+	prefixed := usual
+	prefixed.ScopePrefix = "re"
+	f.add(prefixed, m2mauth.Config{ScopePrefix: "re", ImpliedScopes: map[string][]string{"ad": {"x"}}})
+	within := usual
+	within.ScopeClaims, within.ScopeOrganization = []string{"/realm/roles"}, "234"
+	f.add(within, m2mauth.Config{ScopeClaims: within.ScopeClaims, ScopeOrganization: "234"})
 	return f
 }
 
@@ -278,11 +292,14 @@ var (
 	claimNames = []string{
 		`"jti"`, `"sub"`, `"iat"`, `"exp"`, `"scope"`, `"client_id"`, `"iss"`, `"aud"`, `"nbf"`, `"cnf"`, `"organization_id"`, `"scp"`, `"azp"`, `"act"`,
 		`"SUB"`, `"ſub"`, `"\u0073ub"`, `"i\u0073s"`, `"\ud83d\ude00"`, `"\ud83d"`, `""`, `"roles"`, `"permissions"`,
+		`"realm"`, `"org_id"`, `"r\u0065alm"`,
 	}
 	claimValues = []string{
 		`"app"`, `""`, `null`, `true`, `0`, `-1`, `-0`, `1e400`, `1e-400`, `253402300799`, `253402300800`, `9223372036854775808`, `"1"`, `{}`, `[]`,
 		`"user"`, `"read"`, `["read","write"]`, `["read",1]`, `"read\twrite  admin"`, `"https://api.test"`, `["https://api.test"]`, `["x","https://other.test"]`, `"https://api.test/"`,
 		`["https://api.test","urn:logto:organization:a"]`, `["urn:logto:resource:organizations","https://api.test"]`, `"https://issuer.test/oidc/"`, `"https:\/\/issuer.test\/oidc"`, `"HTTPS://issuer.test/oidc"`,
+		`{"roles":["read"],"org":"app"}`, `{"roles":"read admin","org":1}`, `[{"roles":["read"],"org":"user"}]`, `{"org":"us\u0065r"}`, `{"roles":null}`, `{"roles":[],"roles":[]}`,
+		`{"roles":{"reader":{"234":"a"},"admin":{"999":"234"}}}`, `{"roles":{"reader":{"234":null}}}`, `{"roles":{"reader":["234"]}}`, `{"roles":{"":{"23\u0034":""},"x":{}}}`,
 		`{"jkt":"x"}`, `{"a":1,"a":2}`, `"\ud83d\ude00"`, `"\ude00"`, `[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]`, `[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]`,
 	}
 	headerNames  = []string{`"alg"`, `"typ"`, `"kid"`, `"crit"`, `"b64"`, `"jwk"`, `"jku"`, `"x5u"`, `"cty"`, `"zip"`, `"ALG"`, `"a\u006cg"`, `"\u006bid"`}
@@ -408,7 +425,7 @@ func assertClaims(t *testing.T, want *naive.Claims, claims m2mauth.Claims) {
 		[]string{claims.Issuer(), claims.Subject(), claims.ClientID(), claims.ID(), claims.OrganizationID()})
 	assert.Equal(t, want.Audience, claims.Audience())
 	assert.Equal(t, strings.Join(want.Scopes, "|"), strings.Join(slices.Collect(claims.Scopes().All()), "|"))
-	assert.Equal(t, want.Subject == want.ClientID, claims.IsMachine())
+	assert.Equal(t, want.Subject == want.ClientID || want.Subject == "", claims.IsMachine())
 	assert.InDelta(t, want.Expiry, float64(claims.ExpiresAt().UnixMicro())/1e6, 1e-3)
 	assert.Equal(t, want.Issued, !claims.IssuedAt().IsZero())
 	if want.Issued {

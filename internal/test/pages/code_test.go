@@ -126,7 +126,7 @@ var notRun = []string{
 	"README.md: go get github.com/m2mauth/m2mauth",
 	"README.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=https://shopping.api go run .",
 	"docs/logto.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=https://shopping.api go run ./examples/shop",
-	"docs/soak.md: M2MAUTH_SOAK=10m go test -count=1 -v -timeout 25m ./e2e/soak",
+	"docs/soak.md: SOAK=10m go test -count=1 -v -timeout 25m ./e2e/soak",
 	"docs/supply-chain.md: trivy fs --vex .vex/m2mauth.openvex.json .",
 	"docs/supply-chain.md: go tool govulncheck ./...",
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
-// The settings that docs/issuers.md shows. The tokens below are made in the form that
+// Settings of other issuers by hand, without package issuers. The tokens below are made in the form that
 // the issuers' documentation gives them; none of them was recorded.
 
 func auth0() m2mauth.Config {

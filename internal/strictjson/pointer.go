@@ -1,0 +1,72 @@
+package strictjson
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Pointer is a JSON Pointer (RFC 6901) that goes through members of objects only: the
+// names on its way, unescaped. An array on the way is a dead end, whatever the name.
+type Pointer []string
+
+var (
+	errPointerStart  = errors.New("a JSON Pointer begins with a slash (RFC 6901)")
+	errPointerEmpty  = errors.New("a part of the JSON Pointer is empty")
+	errPointerEscape = errors.New("in a JSON Pointer, ~ stands only in ~0 for itself and ~1 for a slash (RFC 6901)")
+)
+
+var (
+	pointerEscape   = strings.NewReplacer("~", "~0", "/", "~1")
+	pointerUnescape = strings.NewReplacer("~0", "~", "~1", "/")
+)
+
+// ParsePointer reads a JSON Pointer. It refuses what RFC 6901 §3 does not allow, and
+// empty names, which are mistakes more often than members.
+func ParsePointer(s string) (Pointer, error) {
+	rest, ok := strings.CutPrefix(s, "/")
+	if !ok {
+		return nil, errPointerStart
+	}
+	p := Pointer(strings.Split(rest, "/"))
+	for i, name := range p {
+		if name == "" {
+			return nil, errPointerEmpty
+		}
+		if strings.Count(name, "~") != strings.Count(name, "~0")+strings.Count(name, "~1") {
+			return nil, errPointerEscape
+		}
+		p[i] = pointerUnescape.Replace(name)
+	}
+	return p, nil
+}
+
+// String returns the pointer as RFC 6901 writes it.
+func (p Pointer) String() string {
+	var b strings.Builder
+	for _, name := range p {
+		b.WriteByte('/')
+		_, _ = pointerEscape.WriteString(&b, name)
+	}
+	return b.String()
+}
+
+// In returns the value that the pointer leads to from v, as a part of v, or nil if
+// there is none. v is JSON that [Object] has read before.
+func (p Pointer) In(v jsontext.Value) jsontext.Value {
+	for _, step := range p {
+		var found jsontext.Value
+		err := Object(v, func(name []byte, value jsontext.Value) error {
+			if string(name) == step {
+				found = value
+			}
+			return nil
+		})
+		if err != nil || found == nil {
+			return nil
+		}
+		v = found
+	}
+	return v
+}
