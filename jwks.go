@@ -87,8 +87,7 @@ const (
 // a new one.
 type keySet struct {
 	*keyset.Set
-	static bool            // of Config.JWKS
-	new    map[string]bool // key IDs that the set before lacked
+	static bool // of Config.JWKS
 
 	discovered time.Time     // when a discovery document said where it is; zero with Config.JWKSURL
 	ttl        time.Duration // Config.KeyTTL, or the issuer's max-age
@@ -577,25 +576,11 @@ func (k *keySource) succeedLocked(f *flight, set *keySet) {
 	old := k.current.Swap(set)
 	k.failedAt, k.nextTry, k.backoff, k.lastErr = time.Time{}, time.Time{}, 0, nil
 	if old != nil {
-		set.new = lacking(old.ByID, set.ByID)
-		for kid := range lacking(set.ByID, old.ByID) {
-			if !old.new[kid] { // else a replica that is late may have answered
-				remember(k.withdrawn, kid)
-			}
+		for kid := range old.ByID {
+			remember(k.withdrawn, kid)
 		}
 	}
 	k.chargeLocked(f, set, now)
-}
-
-// lacking returns the key IDs that one set lacks of another's.
-func lacking(in, of map[string][]*jose.Key) map[string]bool {
-	kids := make(map[string]bool)
-	for kid := range of {
-		if in[kid] == nil {
-			kids[kid] = true
-		}
-	}
-	return kids
 }
 
 // chargeLocked takes a refetch that brought none of the wanted keys out of the

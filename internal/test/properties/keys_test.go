@@ -175,7 +175,7 @@ func (w maxAgeWriter) WriteHeader(status int) {
 // known is what the guard may know of keys at one moment.
 type known struct {
 	keys                   map[string]int  // of the last good answer; nil if there was none
-	left                   map[string]bool // key IDs that left, but for those that only the last set before had
+	had                    map[string]bool // key IDs of all good answers
 	freshUntil, staleUntil time.Time
 	lastFailure            time.Time // after that answer
 	lastEnd                time.Time // of any attempt
@@ -203,8 +203,7 @@ func (m *keysMachine) knownFrom(at time.Time) (all []known) {
 
 func (m *keysMachine) knownOf(fetches []*fetch) (k known) {
 	k.attempts = len(fetches)
-	k.left = map[string]bool{}
-	var new map[string]bool // key IDs of the last good answer that the one before lacked
+	k.had = map[string]bool{}
 	for _, f := range fetches {
 		switch {
 		case f.end.IsZero():
@@ -213,17 +212,10 @@ func (m *keysMachine) knownOf(fetches []*fetch) (k known) {
 		case f.keys == nil:
 			k.lastFailure = f.end
 		default:
-			for kid := range k.keys {
-				if _, stays := f.keys[kid]; !stays && !new[kid] {
-					k.left[kid] = true
-				}
-			}
-			new = map[string]bool{}
-			for kid := range f.keys {
-				_, had := k.keys[kid]
-				new[kid] = k.keys != nil && !had
-			}
 			k.keys, k.lastFailure = f.keys, time.Time{}
+			for kid := range f.keys {
+				k.had[kid] = true
+			}
 			k.freshUntil = f.end.Add(m.ttl)
 			k.staleUntil = k.freshUntil.Add(m.staleFor)
 		}
@@ -275,12 +267,12 @@ func (m *keysMachine) judge(t signedToken, a answer, before, after known, cancel
 	case published && (fresh || usable && tried):
 		must(atOnce, "waited while good keys were there")
 		must(a.status == map[bool]int{true: 200, false: 401}[before.holds(t)], "good keys were there, and say otherwise")
-	case before.left[t.kid] && !published && (fresh || usable && tried):
+	case before.had[t.kid] && !published && (fresh || usable && tried):
 		must(atOnce && a.status == 401, "its key has left the set")
 	case a.status == 401:
 		must(!after.holds(t) || usable && !before.holds(t), "refused though its key is published")
 		must(usable || after.keys != nil && a.end.Before(after.staleUntil), "401 without keys")
-		must(published || before.left[t.kid] || asked || a.begin.Sub(before.lastEnd) < longestPause, "an unknown key was not asked for")
+		must(published || before.had[t.kid] || asked || a.begin.Sub(before.lastEnd) < longestPause, "an unknown key was not asked for")
 	case a.status == 503 && unsettled:
 	case a.status == 503:
 		if asked {

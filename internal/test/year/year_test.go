@@ -562,7 +562,7 @@ func (y *year) problem(r yearRequest) string {
 	case 503:
 		backoff := !failed.IsZero() && r.begin.Sub(failed) <= testguard.KeysRetry+slack
 		expiring := age+r.end.Sub(r.begin) >= testguard.KeysTTL+testguard.KeysStaleFor
-		if (backoff || failure) && (!holds || !(fresh || stale) || expiring) || paused && (!holds || replaced) {
+		if (backoff || failure) && (!holds || !(fresh || stale) || expiring) || paused && !holds {
 			return ""
 		}
 		return "503, though the guard has the key or nothing has failed"
