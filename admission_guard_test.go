@@ -484,7 +484,7 @@ func TestACallerWhoGivesUpFreesOnlyItself(t *testing.T) {
 	}
 }
 
-func TestASourceThatPanicsOrBlocksHarmsOnlyItsRequest(t *testing.T) {
+func TestAQueueKeyThatPanicsOrBlocksHarmsOnlyItsRequest(t *testing.T) {
 	t.Parallel()
 	testguard.KeysBubble(t, func(t *testing.T) {
 		unblock := make(chan struct{})
@@ -492,7 +492,7 @@ func TestASourceThatPanicsOrBlocksHarmsOnlyItsRequest(t *testing.T) {
 			c.QueueKey = func(r m2mauth.Request) string {
 				switch r.RemoteAddr() {
 				case "panics":
-					panic("Source")
+					panic("QueueKey")
 				case "blocks":
 					<-unblock
 				}
@@ -504,7 +504,7 @@ func TestASourceThatPanicsOrBlocksHarmsOnlyItsRequest(t *testing.T) {
 		synctest.Wait()
 		r := testguard.RequestWith("Bearer " + issuer.Token(testguard.Shop, "read"))
 		r.RemoteAddr = "panics"
-		assert.PanicsWithValue(t, "Source", func() { _, _ = guard.Check(r, m2mauth.AnyToken()) })
+		assert.PanicsWithValue(t, "QueueKey", func() { _, _ = guard.Check(r, m2mauth.AnyToken()) })
 		r.RemoteAddr = "fine"
 		_, err := guard.Check(r, m2mauth.AnyToken())
 		assert.NoError(t, err, "the same token")

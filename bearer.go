@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// bearerToken takes the token out of the request's Authorization fields (RFC
-// 6750 §2.1, RFC 9110 §11.4). Tokens in a query, a form or a cookie are never read.
+// bearerToken takes the token from the request's Authorization headers (RFC 6750 §2.1,
+// RFC 9110 §11.4). Tokens in a query, a form or a cookie are never read.
 func bearerToken(fields []string, most int) (string, *Error) {
 	switch len(fields) {
 	case 0:
 		return "", noToken()
 	case 1:
-	default: // two could be read in two ways by us and by a proxy before us
+	default: // a proxy in front of us might read another one than we do
 		return "", newError(ErrRequest, "the request has more than one Authorization field", slog.Int("fields", len(fields)))
 	}
 	field := strings.Trim(fields[0], " \t")
@@ -31,11 +31,28 @@ func bearerToken(fields []string, most int) (string, *Error) {
 	if field[end] != ' ' {
 		return "", notOneToken()
 	}
-	return token, nil // whether it is a token68 is asked when it is not remembered
+	return token, nil // verifyNew checks for a token68, so a cached token skips that
 }
 
 func noToken() *Error {
 	return newError(ErrNoToken, "this request needs an access token: Authorization: Bearer followed by the token")
+}
+
+func notOneToken() *Error {
+	return newError(ErrRequest, "the Authorization field must be Bearer and one token, without quotes, spaces and line breaks")
+}
+
+func isToken68(s string) bool {
+	s = strings.TrimRight(s, "=")
+	return s != "" && span(s, &token68Chars) == len(s)
+}
+
+// inBytes writes a number of bytes for people.
+func inBytes(n int) string {
+	if n%1024 == 0 {
+		return fmt.Sprintf("%d KiB", n/1024)
+	}
+	return fmt.Sprintf("%d bytes", n)
 }
 
 // Sets of characters: those of an authentication scheme (RFC 9110 §5.6.2), and
@@ -52,7 +69,7 @@ func charSet(others string) (set [256]bool) {
 	return set
 }
 
-// span returns how many characters at the beginning of s are in the set.
+// span returns how many characters at the start of s are in the set.
 func span(s string, set *[256]bool) int {
 	n := 0
 	for n < len(s) && set[s[n]] {

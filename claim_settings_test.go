@@ -398,6 +398,40 @@ func TestScopesOfJoinedIssuersAreTheirOwn(t *testing.T) {
 	assert.Contains(t, challengeOf(err), `scope="write admin"`)
 }
 
+// What one issuer's Config allows or requires says nothing of another's tokens.
+func TestClaimSettingsOfJoinedIssuersAreTheirOwn(t *testing.T) {
+	t.Parallel()
+	lax, plain := newTenant("https://lax.test/oidc"), newTenant("https://plain.test/oidc")
+	both := joined(t, plain.guard(t), lax.guard(t, func(c *m2mauth.Config) {
+		c.AllowMissingSubject, c.ClientsWithoutAudience = true, []string{"listed"}
+		c.RequiredClaims, c.OrganizationClaims = map[string][]string{"tid": {"t1"}}, []string{"org_id"}
+		c.ScopeClaims = []string{"/access/roles"}
+	}))
+	for name, test := range map[string]struct {
+		claims     map[string]any
+		lax, plain error
+	}{
+		"no sub":            {map[string]any{"tid": "t1", "sub": nil}, nil, m2mauth.ErrClaims},
+		"no aud":            {map[string]any{"tid": "t1", "aud": nil, "client_id": "listed"}, nil, m2mauth.ErrClaims},
+		"no aud, unlisted":  {map[string]any{"tid": "t1", "aud": nil, "client_id": "other"}, m2mauth.ErrClaims, m2mauth.ErrClaims},
+		"no required claim": {nil, m2mauth.ErrClaims, nil},
+		"an organization":   {map[string]any{"tid": "t1", "org_id": "acme"}, m2mauth.ErrForbidden, nil},
+	} {
+		for _, from := range []struct {
+			tenant
+			want error
+		}{{lax, test.lax}, {plain, test.plain}} {
+			_, err := both.Verify(t.Context(), from.sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: test.claims}))
+			assert.ErrorIs(t, err, from.want, "%s: %s", from.name, name)
+		}
+	}
+	roles := m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"tid": "t1", "access": map[string]any{"roles": []string{"read"}}}}
+	_, err := both.Check(testguard.RequestWith("Bearer "+lax.sign(roles)), m2mauth.AllScopes("read"))
+	require.NoError(t, err)
+	_, err = both.Check(testguard.RequestWith("Bearer "+plain.sign(roles)), m2mauth.AllScopes("read"))
+	require.ErrorIs(t, err, m2mauth.ErrScope)
+}
+
 // implicationModel is what includes what, by itself or over others.
 type implicationModel map[string][]string
 

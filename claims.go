@@ -19,12 +19,12 @@ import (
 	"github.com/m2mauth/m2mauth/internal/strictjson"
 )
 
-// Claims holds the claims of a verified token. A [Guard] never returns Claims
-// together with an error. The zero Claims says nothing: its strings are empty, it
-// holds no scopes, and no method of it panics. Claims cannot be changed, and cannot
-// be compared with ==; two requests with one token share what is behind them.
+// Claims holds the claims of a verified token. A [Guard] never returns Claims together
+// with an error. The zero Claims is empty: its strings are empty, it has no scopes, and
+// no method panics. Claims is immutable and cannot be compared with ==. Two requests
+// with one token share the data behind it.
 type Claims struct {
-	_   [0]func() // what is behind set is nobody's to compare
+	_   [0]func() // makes Claims incomparable
 	set *claimSet // nil in the zero Claims
 }
 
@@ -38,15 +38,15 @@ type claimSet struct {
 	issuedAt  time.Time
 	notBefore time.Time
 	expiresAt time.Time
-	signed    string // header and payload as they came, for Decode
+	signed    string // header and payload as received, for Decode
 
-	read   int                         // bytes of the payload that the strings above are from, at most
-	others atomic.Pointer[[]keptClaim] // what stringsOf has read beside them
+	read   int                         // at most how many bytes of the payload the strings above came from
+	others atomic.Pointer[[]keptClaim] // what else stringsOf has read
 }
 
 var noClaims = new(claimSet)
 
-// read returns the claims of a token, or those that say nothing.
+// read returns the token's claims, or empty ones.
 func (c Claims) read() *claimSet {
 	if c.set == nil {
 		return noClaims
@@ -54,14 +54,13 @@ func (c Claims) read() *claimSet {
 	return c.set
 }
 
-// IsZero reports whether c is the zero Claims, which no token has: those of a
-// request without a caller.
+// IsZero reports whether c is the zero Claims, which no token has. A request without a
+// caller has it.
 func (c Claims) IsZero() bool { return c.set == nil }
 
-// AppID returns the ID of the machine-to-machine application that the token was
-// issued to: the client, which with Logto is sub too, where the token is a
-// machine's. For a user's token it returns "", so that a user's ID is never
-// taken for an application's.
+// AppID returns the ID of the machine-to-machine application that the token was issued
+// to. That is the client, and with Logto also sub. For a user's token AppID returns "",
+// so that a user's ID is never taken for an application's.
 func (c Claims) AppID() string {
 	if !c.IsMachine() {
 		return ""
@@ -69,13 +68,13 @@ func (c Claims) AppID() string {
 	return c.read().clientID
 }
 
-// IsMachine reports whether the token speaks for an application itself and not
-// for a user of it: whether sub equals the client (RFC 9068 §2.2), or what
-// Config.IsMachine says. A token without sub (Config.AllowMissingSubject) is a machine's.
+// IsMachine reports whether the token was issued to an application itself and not to a
+// user of it: whether sub equals the client (RFC 9068 §2.2), or what Config.IsMachine
+// returns. A token without sub (Config.AllowMissingSubject) is a machine's.
 func (c Claims) IsMachine() bool { return c.read().machine() }
 
 func (s *claimSet) machine() bool {
-	if s.subject == "" { // a token without sub, which names no user; the zero Claims has no client either
+	if s.subject == "" { // a token without sub names no user; the zero Claims has no client either
 		return s.clientID != ""
 	}
 	if s.isMachine != nil {
@@ -84,12 +83,12 @@ func (s *claimSet) machine() bool {
 	return s.subject == s.clientID
 }
 
-// Subject returns sub: an application's ID or a user's. It is "" only for a machine's
+// Subject returns sub, an application's or a user's ID. It is "" only for a machine's
 // token without sub, which Config.AllowMissingSubject accepts. See [Claims.AppID].
 func (c Claims) Subject() string { return c.read().subject }
 
-// ClientID returns the application that asked for the token: client_id, or the
-// claim that Config.ClientClaims names.
+// ClientID returns the application that requested the token: client_id, or the claim
+// that Config.ClientClaims names.
 func (c Claims) ClientID() string { return c.read().clientID }
 
 // Issuer returns iss, which equals Config.Issuer.
@@ -98,27 +97,27 @@ func (c Claims) Issuer() string { return c.read().issuer }
 // ID returns jti, the token's identifier, or "" if it has none.
 func (c Claims) ID() string { return c.read().id }
 
-// OrganizationID returns the Logto organization that the token is limited to, or
-// "" if it is not limited to one: organization_id or a claim of
-// Config.OrganizationClaims, or for an organization token the end of aud.
+// OrganizationID returns the Logto organization that the token is limited to, or "" if
+// there is none. It comes from organization_id or a claim of Config.OrganizationClaims,
+// and in an organization token from the end of aud.
 func (c Claims) OrganizationID() string { return c.read().organizationID }
 
 // Audience returns a copy of aud.
 func (c Claims) Audience() []string { return slices.Clone(c.read().audience) }
 
-// Scopes returns the permissions that the token holds.
+// Scopes returns the scopes of the token.
 func (c Claims) Scopes() Scopes { return c.read().scopes }
 
 // IssuedAt returns iat, or the zero time if the token has none.
 func (c Claims) IssuedAt() time.Time { return c.read().issuedAt }
 
-// ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer, and
-// so long may an answer go on that was begun with it: see the example.
+// ExpiresAt returns exp. The guard accepts the token for Config.Leeway longer. A long
+// response that began with the token may continue until then: see the example.
 func (c Claims) ExpiresAt() time.Time { return c.read().expiresAt.Round(0) }
 
-// Decode stores the token's whole payload in the value that v points to, for
-// claims of your own. It follows the rules of encoding/json/v2: names match
-// exactly (encoding/json would fill a field "sub" from a member "SUB").
+// Decode stores the token's whole payload in the value that v points to, for claims of
+// your own. It follows the rules of encoding/json/v2: names must match exactly
+// (encoding/json would fill a field "sub" from a member "SUB").
 func (c Claims) Decode(v any) error {
 	payload, err := c.read().payload()
 	if err != nil {
@@ -137,11 +136,11 @@ func (c *claimSet) payload() ([]byte, error) {
 
 // claimName is the name of a claim in a Config or a rule.
 type claimName struct {
-	text    string // the one spelling of pointer: a pointer to a member of the token is the member's name
+	text    string // the only spelling of pointer: for a top-level member, its name
 	pointer strictjson.Pointer
 }
 
-// parseClaim reads a claim's name: a JSON Pointer if it begins with a slash.
+// parseClaim reads a claim's name, which is a JSON Pointer if it begins with a slash.
 func parseClaim(name string) (claimName, error) {
 	if !strings.HasPrefix(name, "/") {
 		return claimName{name, strictjson.Pointer{name}}, nil
@@ -156,7 +155,7 @@ func parseClaim(name string) (claimName, error) {
 	return claimName{pointer.String(), pointer}, nil
 }
 
-// claimNames are names that New has checked.
+// claimNames parses names that New has already checked.
 func claimNames(names []string) []claimName {
 	claims := make([]claimName, len(names))
 	for i, name := range names {
@@ -173,21 +172,21 @@ func namesOf(claims []claimName) []string {
 	return names
 }
 
-// keptClaim is a claim of which a rule asked.
+// keptClaim is a claim that a rule asked for.
 type keptClaim struct {
 	name   string
 	values []string
 }
 
-// memory is what it takes beside the bytes of its values, rounded up.
+// memory returns the bytes it takes in addition to those of its values, rounded up.
 func (k keptClaim) memory() int {
 	return int(unsafe.Sizeof(k)) + 2*int(unsafe.Sizeof(""))*len(k.values)
 }
 
 // hasAny reports whether a claim is one of the values, or an array of strings that
-// holds one.
+// contains one.
 func (c *claimSet) hasAny(claim claimName, values []string) bool {
-	switch claim.text { // what has been read is not read again
+	switch claim.text { // claims that were already read
 	case "iss":
 		return slices.Contains(values, c.issuer)
 	case "sub":
@@ -198,9 +197,9 @@ func (c *claimSet) hasAny(claim claimName, values []string) bool {
 	return slices.ContainsFunc(c.stringsOf(claim), func(value string) bool { return slices.Contains(values, value) })
 }
 
-// stringsOf returns the strings that a claim is or holds. Only claims that rules
-// ask for are kept, within the bytes that token.cost counts for all that claims
-// hold: what is over that is read each time.
+// stringsOf returns the strings that a claim is or contains. It keeps only claims that
+// rules ask for, and only within the bytes that token.cost counts for all claims. Any
+// others are read each time.
 func (c *claimSet) stringsOf(claim claimName) []string {
 	if claim.text == "aud" {
 		return c.audience
@@ -226,7 +225,7 @@ func (c *claimSet) readAndKeep(claim claimName, kept []keptClaim) []string {
 			}
 		}
 	}
-	shared := []string{c.clientID, c.organizationID} // which other claims may name too
+	shared := []string{c.clientID, c.organizationID} // other claims may name these too
 	for i, value := range read.values {
 		if at := slices.Index(shared, value); at >= 0 {
 			read.values[i] = shared[at]
@@ -243,12 +242,12 @@ func (c *claimSet) readAndKeep(claim claimName, kept []keptClaim) []string {
 		}
 	}
 	if held <= len(c.signed) {
-		c.others.Store(&all) // of two at the same time the last stays, and the other is read again
+		c.others.Store(&all) // of two at the same time the last is kept, and the other is read again
 	}
 	return read.values
 }
 
-// claimPolicy is what Config says of claims.
+// claimPolicy is what Config says about claims.
 type claimPolicy struct {
 	issuer       string
 	audiences    []string
@@ -256,33 +255,33 @@ type claimPolicy struct {
 	clientClaims []claimName
 
 	scopes             *scopePolicy
-	organizationClaims []claimName // organization_id among them
+	organizationClaims []claimName // includes organization_id
 	required           []claimName
-	requiredValues     [][]string // for each of required
+	requiredValues     [][]string // for each claim of required
 
 	missingSubject         bool     // machines' tokens may lack sub
-	clientsWithoutAudience []string // whose tokens may lack aud
+	clientsWithoutAudience []string // their tokens may lack aud
 	leeway                 time.Duration
 	maxLifetime            time.Duration
 	isMachine              func(Claims) bool
 
-	// organizations: the audience is that of Logto's organization tokens, which
-	// ends in the organization's ID.
+	// organizations says that the audience is that of Logto's organization tokens,
+	// which ends in the organization's ID.
 	organizations bool
 }
 
 const payloadText = "the token's payload is not one strict JSON object"
 
-// claimValues are the members that the checks look at, as they stand in the payload.
+// claimValues are the members that the checks look at, as written in the payload.
 type claimValues struct {
 	iss, sub, aud, exp, nbf, iat, jti, cnf jsontext.Value
 
 	scopes, clients, organizations, required []jsontext.Value // in the order of the policy's names
 }
 
-// read turns a token's payload into claims, if they are acceptable now.
-// accessToken says that the header's typ is at+jwt, for which RFC 9068 §2.2
-// requires more claims than other types have.
+// read returns the claims of a token's payload if they are acceptable now. accessToken
+// says that the header's typ is at+jwt, for which RFC 9068 §2.2 requires more claims
+// than for other types.
 func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*claimSet, *Error) {
 	values, err := p.collect(payload)
 	if err != nil {
@@ -354,7 +353,7 @@ func (p *claimPolicy) collect(payload []byte) (*claimValues, error) {
 	return v, err
 }
 
-// pick takes from a member of the payload the values of those claims that it is or holds.
+// pick stores the values of those claims that a member of the payload is or contains.
 func pick(values []jsontext.Value, claims []claimName, name []byte, member jsontext.Value) {
 	for i, claim := range claims {
 		if string(name) == claim.pointer[0] {
@@ -363,7 +362,7 @@ func pick(values []jsontext.Value, claims []claimName, name []byte, member jsont
 	}
 }
 
-// bytes is what the strings take that are read of the values, at most.
+// bytes returns at most how many bytes the strings take that are read from the values.
 func (v *claimValues) bytes() int {
 	n := len(v.iss) + len(v.sub) + len(v.aud) + len(v.jti)
 	for _, values := range [][]jsontext.Value{v.scopes, v.clients, v.organizations} {
@@ -374,6 +373,8 @@ func (v *claimValues) bytes() int {
 	return n
 }
 
+var errMember = errors.New("a member has the wrong type")
+
 func missing(claim string) *Error {
 	return newError(ErrClaims, "the token lacks the claim "+claim, slog.String("claim", claim))
 }
@@ -382,7 +383,7 @@ func mistyped(claim, want string) *Error {
 	return newError(ErrClaims, fmt.Sprintf("the token's claim %s is not %s", claim, want), slog.String("claim", claim))
 }
 
-// requiredString reads a claim that must be there and hold something.
+// requiredString reads a claim that must be present and not empty.
 func requiredString(claim string, v jsontext.Value) (string, *Error) {
 	if v == nil {
 		return "", missing(claim)
@@ -418,11 +419,11 @@ func (p *claimPolicy) checkAudience(c *claimSet, v *claimValues) *Error {
 	switch {
 	case p.organizations:
 		return p.readOrganizationAudience(c)
-	case slices.ContainsFunc(c.audience, isOrganizationAudience): // the scopes of such a token are another API's
+	case slices.ContainsFunc(c.audience, isOrganizationAudience): // its scopes belong to another API
 		return p.wrongAudience(c)
 	}
 	for _, own := range p.audiences {
-		if slices.Contains(c.audience, own) { // byte by byte: Logto keeps https://a and https://a/ apart
+		if slices.Contains(c.audience, own) { // byte by byte, since Logto distinguishes https://a and https://a/
 			return nil
 		}
 	}
@@ -438,8 +439,8 @@ func isOrganizationAudience(audience string) bool {
 	return audience == organizationsResource || strings.HasPrefix(audience, organizationAudience)
 }
 
-// readOrganizationAudience takes the organization of an organization token from
-// its only audience.
+// readOrganizationAudience reads the organization of an organization token from its
+// only audience.
 func (p *claimPolicy) readOrganizationAudience(c *claimSet) *Error {
 	if len(c.audience) == 1 {
 		if id, ok := strings.CutPrefix(c.audience[0], organizationAudience); ok && id != "" {
@@ -450,8 +451,8 @@ func (p *claimPolicy) readOrganizationAudience(c *claimSet) *Error {
 	return p.wrongAudience(c)
 }
 
-// checkConfirmation refuses tokens bound to their sender's key (RFC 7800, 8705,
-// 9449): taken as a plain bearer token, such a token could be replayed by a thief.
+// checkConfirmation rejects tokens that are bound to their sender's key (RFC 7800,
+// 8705, 9449). Accepted as a plain bearer token, a stolen one could be replayed.
 func (p *claimPolicy) checkConfirmation(_ *claimSet, v *claimValues) *Error {
 	if v.cnf != nil {
 		return newError(ErrClaims, "the token is bound to a key of its sender (cnf), and cannot be used as a plain bearer token",
@@ -481,7 +482,7 @@ func (p *claimPolicy) readTimes(c *claimSet, v *claimValues) *Error {
 	return nil
 }
 
-// endOfTime is the end of the year 9999 in seconds, past which a date is a mistake.
+// endOfTime is the end of the year 9999 in seconds. A later date is a mistake.
 const endOfTime = 253402300800
 
 // numericDate reads a NumericDate (RFC 7519 §2): a JSON number of seconds, with
@@ -498,7 +499,7 @@ func numericDate(v jsontext.Value) (time.Time, bool) {
 	return time.Unix(int64(whole), int64(fraction*1e9)), true
 }
 
-// checkTimes is apart from readTimes since a remembered token's clock goes on.
+// checkTimes is separate from readTimes, since a cached token must be checked again.
 func (p *claimPolicy) checkTimes(c *claimSet, now time.Time) *Error {
 	if reached(now, c.expiresAt.Add(p.leeway)) {
 		return newError(ErrExpired, "the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ",
@@ -534,8 +535,8 @@ func (p *claimPolicy) readSubject(c *claimSet, v *claimValues) (e *Error) {
 	return e
 }
 
-// readClient takes the client from the first of the policy's claims that the
-// token has. Two of them that disagree could be read in two ways.
+// readClient reads the client from the policy's claims. Two that differ are an error,
+// since another reader could choose the other one.
 func (p *claimPolicy) readClient(c *claimSet, v *claimValues) *Error {
 	for i, value := range v.clients {
 		if value == nil {
@@ -563,9 +564,9 @@ func (p *claimPolicy) readID(c *claimSet, v *claimValues) (e *Error) {
 	return e
 }
 
-// readScopes takes permissions from the policy's claims and from nowhere else:
-// a Logto tenant's claims script can write scp, roles and permissions, but not scope.
-// Duende's IdentityServer and Spring write scope as an array.
+// readScopes reads scopes only from the policy's claims: a claims script of a Logto
+// tenant can write scp, roles and permissions, but not scope. Duende IdentityServer and
+// Spring write scope as an array.
 func (p *claimPolicy) readScopes(c *claimSet, v *claimValues) *Error {
 	var names []string
 	for i, value := range v.scopes {
@@ -584,7 +585,7 @@ func (p *claimPolicy) readScopes(c *claimSet, v *claimValues) *Error {
 		if !ok {
 			return mistyped(p.scopeClaims[i].text, "a string or an array of strings")
 		}
-		if value.Kind() != '[' { // an element of an array is one scope, whatever spaces it holds
+		if value.Kind() != '[' { // an element of an array is one scope, even with spaces
 			list = splitScopes(list[0])
 		}
 		names = append(names, list...)
@@ -593,9 +594,9 @@ func (p *claimPolicy) readScopes(c *claimSet, v *claimValues) *Error {
 	return nil
 }
 
-// scopesWithin returns the member names of an object whose values name the organization.
-// Others hold elsewhere: with Zitadel, an organization that was granted a project assigns
-// the project's roles by itself.
+// scopesWithin returns the member names of an object whose values name the
+// organization. Other members hold elsewhere: with Zitadel, an organization that was
+// granted a project assigns the project's roles itself.
 func scopesWithin(organization string, v jsontext.Value) (names []string, ok bool) {
 	err := strictjson.Object(v, func(name []byte, holds jsontext.Value) error {
 		if holds.Kind() != '{' {
@@ -613,15 +614,15 @@ func scopesWithin(organization string, v jsontext.Value) (names []string, ok boo
 	return names, err == nil
 }
 
-// readOrganization takes the organization from those of the policy's claims that the
-// token has. Two of them that disagree could be read in two ways.
+// readOrganization reads the organization from the policy's claims. Two that differ are
+// an error, since another reader could choose the other one.
 func (p *claimPolicy) readOrganization(c *claimSet, v *claimValues) *Error {
 	for i, value := range v.organizations {
 		if value == nil {
 			continue
 		}
 		name := p.organizationClaims[i].text
-		if p.organizations { // named twice, an organization could be read in two ways
+		if p.organizations { // if it is named twice, another reader could choose the other one
 			return newError(ErrClaims, "the token names an organization both in its audience and in "+name, slog.String("claim", name))
 		}
 		id, e := requiredString(name, value)
@@ -636,7 +637,7 @@ func (p *claimPolicy) readOrganization(c *claimSet, v *claimValues) *Error {
 	return nil
 }
 
-// checkRequired checks what Config.RequiredClaims demands, as HasClaim does.
+// checkRequired checks the claims of Config.RequiredClaims, as HasClaim does.
 func (p *claimPolicy) checkRequired(_ *claimSet, v *claimValues) *Error {
 	for i, value := range v.required {
 		name := p.required[i].text

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -340,6 +341,30 @@ func TestAScopeThatIsMostlyAMistakeIsLoggedAtSetUp(t *testing.T) {
 			}
 			assert.Equal(t, test.want, scopes)
 		})
+	}
+}
+
+// However many there are and however the rule is put together: its text is not in
+// each line as a whole.
+func TestManyScopesThatAreMostlyAMistakeAreFewShortLines(t *testing.T) {
+	t.Parallel()
+	folded := m2mauth.AnyToken()
+	var scopes []string
+	for i := range 2000 {
+		scopes = append(scopes, fmt.Sprintf("ü%d:*", i))
+		folded = m2mauth.AllOf(folded, m2mauth.AllScopes(scopes[i]))
+	}
+	for name, rule := range map[string]m2mauth.Rule{"flat": m2mauth.AllScopes(scopes...), "folded": folded} {
+		guard, book := loggedGuard(t, m2mauthtest.NewIssuer())
+		guard.RequireRule(rule)
+		entries := book.take()
+		assert.Len(t, entries, 100, name)
+		for i, entry := range entries {
+			assert.Equal(t, scopes[i], entry.attrs["scope"], name)
+			text := entry.attrs["rule"].(string)
+			assert.LessOrEqual(t, len(text), 1100, name)
+			assert.True(t, utf8.ValidString(text) && strings.HasSuffix(text, "..."), name)
+		}
 	}
 }
 

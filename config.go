@@ -500,7 +500,7 @@ func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
 
 // allowedScheme reports whether the guard may send requests to a URL with its scheme.
 // Keys fetched over plain http could be anyone's.
-func allowedScheme(u *url.URL, plainHTTPHosts []string) bool {
+func allowedScheme(u *url.URL, insecureHosts []string) bool {
 	switch u.Scheme {
 	case "https":
 		return true
@@ -508,7 +508,7 @@ func allowedScheme(u *url.URL, plainHTTPHosts []string) bool {
 		host := u.Hostname()
 		ip := net.ParseIP(host)
 		return keyset.LowerASCII(host) == "localhost" || (ip != nil && ip.IsLoopback()) ||
-			slices.ContainsFunc(plainHTTPHosts, func(h string) bool {
+			slices.ContainsFunc(insecureHosts, func(h string) bool {
 				h = keyset.LowerASCII(h)
 				return h == keyset.LowerASCII(host) || h == keyset.LowerASCII(net.JoinHostPort(host, keyset.Port(u)))
 			})
@@ -537,7 +537,7 @@ func (c *Config) checkTimes(m *mistakes) {
 		}
 	}
 	if left := time.Until(c.InsecureReportOnlyUntil.Round(0)); left > maxReportOnly {
-		m.add("InsecureReportOnlyUntil: %s is more than %d days ahead, and nobody is refused until then; choose an earlier day, and move it if need be",
+		m.add("InsecureReportOnlyUntil: %s is more than %d days ahead, and until then the guard rejects nobody: choose an earlier date, which you can move later",
 			c.InsecureReportOnlyUntil.Format(time.RFC3339), maxReportOnly/(24*time.Hour))
 	}
 	if c.KeyTTL == 0 {

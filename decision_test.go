@@ -322,7 +322,7 @@ func TestAPanicOfAFunctionIsTold(t *testing.T) {
 		{"IsMachine", m2mauth.MachineToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
 			c.IsMachine = func(m2mauth.Claims) bool { panic(mistake) }
 		}, true},
-		{"Source", m2mauth.AnyToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
+		{"QueueKey", m2mauth.AnyToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
 			c.QueueKey = func(m2mauth.Request) string { panic(mistake) }
 		}, false},
 	} {

@@ -10,8 +10,10 @@
 //	…
 //	mux.Handle("GET /products", guard.Require("read:products")(http.HandlerFunc(list)))
 //
-// A route that no guard wraps is open. In a handler, [FromContext] returns the [Claims]
-// of the token. For more than scopes, pass a [Rule] to [Guard.RequireRule].
+// A route that no guard wraps is open. With more than a handful of routes, use
+// [Guard.Routes]: a route that is missing from its table lets nobody through. In a
+// handler, [FromContext] returns the [Claims] of the token. For more than scopes, pass a
+// [Rule] to [Guard.RequireRule].
 //
 // Nothing to start or close: [New] does no I/O, and an idle [Guard] runs nothing. Make
 // one Guard per API when the program starts, and share it.

@@ -12,27 +12,29 @@ import (
 	"github.com/m2mauth/m2mauth/internal/setting"
 )
 
-// ConfigFromEnv reads a [Config] from the environment's variables that begin with
-// prefix. A variable is named as its field: with M2MAUTH_ as prefix, M2MAUTH_ISSUER
-// is Issuer, M2MAUTH_JWKS_URL is JWKSURL and M2MAUTH_INSECURE_HTTP_HOSTS is
-// InsecureHTTPHosts. An underscore that the prefix lacks is added. One that is empty
-// counts as not set, and what is not set has the field's zero value, its default.
-// Functions, HTTPClient and Logger can be set in code alone, in the Config returned.
+// ConfigFromEnv reads a [Config] from the environment variables that begin with prefix.
+// Each is named after its field: with the prefix M2MAUTH_, M2MAUTH_ISSUER sets Issuer,
+// M2MAUTH_JWKS_URL sets JWKSURL, and M2MAUTH_INSECURE_HTTP_HOSTS sets
+// InsecureHTTPHosts. If prefix does not end in an underscore, one is added. An empty
+// variable counts as not set, and a field that is not set keeps its zero value, the
+// default. MAX_LIFETIME, ORGANIZATION_CLAIMS and REQUIRED_CLAIMS must not be empty,
+// since their default accepts more. Functions, HTTPClient and Logger can only be set in
+// code, in the returned Config.
 //
-//   - Lists are separated by commas: ES256,EdDSA. In TokenTypes, none stands for a
+//   - Lists are separated by commas: ES256,EdDSA. In TokenTypes, none means a
 //     token without typ.
 //   - Maps are written as a=b c;d=e.
-//   - Durations and numbers are written as in Go, without zero, which would mean the
-//     default; times as in RFC 3339; a bool is true or false.
+//   - Durations and numbers are written as in Go, but not zero, which would mean the
+//     default. Times are as in RFC 3339, and a bool is true or false.
 //
-// The error names all mistakes at once, never a value, which might be a secret. A
-// name that begins with prefix and is no setting is a mistake, so that a setting does
-// not go missing by a slip of the pen; but for those that Kubernetes adds for a
-// Service whose name begins like prefix, and those of the gateway,
-// M2MAUTH_GATEWAY_…. So of two prefixes in one program neither may begin with the
-// other. What is missing or does not fit together is found by [New].
+// The error lists all mistakes at once, and never a value, which might be a secret. A
+// variable that begins with prefix but is not a setting is a mistake, so that a typo
+// does not drop a setting. The exceptions are variables that Kubernetes adds for a
+// Service whose name begins like prefix, and those of the gateway, M2MAUTH_GATEWAY_….
+// So if one program uses two prefixes, neither may begin with the other. [New] detects
+// missing settings and settings that conflict.
 //
-// Settings that weaken the protection are named in one line at Warn, to
+// Settings that weaken the protection are listed in one line at Warn, in
 // [slog.Default].
 func ConfigFromEnv(prefix string) (Config, error) {
 	if prefix == "" {
@@ -48,8 +50,8 @@ func ConfigFromEnv(prefix string) (Config, error) {
 // envField is a field of Config with its variable, whose name follows the prefix.
 type envField struct {
 	name    string
-	field   any         // points to the Config's
-	narrows bool        // the default accepts more, so that an empty value must not mean it
+	field   any         // points to the Config's field
+	narrows bool        // the default accepts more, so an empty value must not mean the default
 	weakens func() bool // whether the value protects less than the default
 }
 
@@ -93,8 +95,8 @@ func (c *Config) settings() []envField {
 	}
 }
 
-// configFrom is ConfigFromEnv of an environment. What weakens the protection is named
-// only beside a Config that can be used.
+// configFrom is ConfigFromEnv for a given environment. It lists what weakens the
+// protection only together with a usable Config.
 func configFrom(prefix string, environ []string) (c Config, weakened []string, err error) {
 	var mistakes []error
 	settings := c.settings()

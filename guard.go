@@ -16,13 +16,13 @@ import (
 	"github.com/m2mauth/m2mauth/internal/jose"
 )
 
-// Guard lets requests through to handlers if they carry a valid access token
-// that the route accepts. Make one with [New], once for an API, and share it: it
-// holds the issuer's keys. A Guard is safe for concurrent use, needs no closing,
-// and has no goroutine while nothing happens.
+// Guard lets requests through to handlers if they carry a valid access token that the
+// route accepts. Make one per API with [New] and share it, since it holds the issuer's
+// keys. A Guard is safe for concurrent use. It needs no Close and runs no goroutine
+// while idle.
 type Guard struct {
-	issuers []*issuer    // one, or those that were joined
-	scopes  *scopePolicy // for the challenge: what all of them say
+	issuers []*issuer    // one, or several after Join
+	scopes  *scopePolicy // for the challenge: what all issuers have in common
 
 	realm         string
 	maxTokenBytes int
@@ -33,33 +33,32 @@ type Guard struct {
 	errorHandler  func(http.ResponseWriter, *http.Request, *Error)
 	onDecision    func(context.Context, Decision)
 	refusals      *refusalLog
-	metadataURL   *atomic.Pointer[string] // for the challenge, once Metadata was called
-	dryRun        *dryRun                 // nil without one
-	wouldRefuse   *atomic.Uint64          // requests that passed all the same
-	enforcing     bool                    // there is no dry run for this guard
+	metadataURL   *atomic.Pointer[string] // for the challenge, after a call of Metadata
+	dryRun        *dryRun                 // nil without a dry run
+	wouldRefuse   *atomic.Uint64          // requests that would be rejected, and passed in a dry run
+	enforcing     bool                    // this guard has no dry run
 
-	set []string // those of guardFields that the Config set
+	set []string // the fields among guardFields that the Config set
 }
 
-// issuer is what a guard knows of one issuer and demands of its tokens. It never
-// changes, but for its keys, and joined guards share it.
+// issuer is what a guard knows about one issuer and requires of its tokens. Only its
+// keys change. Joined guards share it.
 type issuer struct {
 	claims             claimPolicy
 	keys               *keySource
-	algorithms         map[string]bool // under the names of internal/jose
+	algorithms         map[string]bool // by the names of internal/jose
 	algorithmNames     []string
-	types              map[string]bool // as mediaType gives them
+	types              map[string]bool // as returned by mediaType
 	typeNames          []string
 	allowOrganizations bool
 }
 
-// guardFields are the fields of a Config that are the whole guard's: where guards
-// are joined, the first one's hold for all. All other fields are an issuer's.
+// guardFields are the fields of a Config that apply to the whole guard. In a joined
+// guard, those of the first guard apply to all. All other fields belong to one issuer.
 var guardFields = []string{"CacheBytes", "ErrorHandler", "InsecureReportOnlyUntil", "MaxTokenBytes", "OnDecision", "QueueKey", "Realm"}
 
-// New makes a Guard. It does no I/O and starts no goroutine: keys are fetched by
-// the first request, or by [Guard.Warm]. The error names every mistake in the
-// Config at once.
+// New makes a Guard. It does no I/O and starts no goroutine: the first request, or
+// [Guard.Warm], fetches the keys. The error lists every mistake in the Config at once.
 func New(config Config) (*Guard, error) {
 	c, err := config.checked()
 	logger := func() *slog.Logger { return cmp.Or(c.Logger, slog.Default()) }
@@ -85,7 +84,7 @@ func New(config Config) (*Guard, error) {
 	return g.withMemory(c.CacheBytes), nil
 }
 
-// withMemory gives a new guard what it remembers and counts, and who waits.
+// withMemory gives a new guard its cache, its counters and its queue.
 func (g *Guard) withMemory(bytes int64) *Guard {
 	g.tokens, g.admission = newTokenCache(bytes), admission.New[checkKey]()
 	g.waitingBytes, g.wouldRefuse, g.metadataURL = new(atomic.Int64), new(atomic.Uint64), new(atomic.Pointer[string])
@@ -130,6 +129,27 @@ func newIssuer(c *Config, keys *keySource) *issuer {
 	return i
 }
 
+// scopesOfAll is what holds for the scopes of all the issuers, for a challenge to
+// somebody whose issuer is not known.
+func scopesOfAll(issuers []*issuer) *scopePolicy {
+	first := issuers[0].claims.scopes
+	if len(issuers) == 1 {
+		return first
+	}
+	all := &scopePolicy{prefix: first.prefix, implied: maps.Clone(first.implied)}
+	for _, i := range issuers[1:] {
+		if i.claims.scopes.prefix != all.prefix {
+			all.prefix = ""
+		}
+		for scope, included := range all.implied {
+			all.implied[scope] = slices.DeleteFunc(slices.Clone(included), func(name string) bool {
+				return !slices.Contains(i.claims.scopes.implied[scope], name)
+			})
+		}
+	}
+	return all
+}
+
 // rsaWithoutAlg returns the algorithm of published RSA keys without alg: RS256
 // (Logto's), or the only RSA algorithm of those configured, or none.
 func rsaWithoutAlg(configured []string) string {
@@ -145,12 +165,20 @@ func rsaWithoutAlg(configured []string) string {
 
 func (g *Guard) ready() bool { return g != nil && len(g.issuers) > 0 }
 
-// tokenBytes is Config.MaxTokenBytes; for a guard that is none, decide has the answer.
+// tokenBytes is Config.MaxTokenBytes. A guard that is not ready is handled by decide.
 func (g *Guard) tokenBytes() int {
 	if !g.ready() {
 		return 0
 	}
 	return g.maxTokenBytes
+}
+
+// complete tells an error what the challenge needs to know of the guard.
+func (g *Guard) complete(e *Error) {
+	e.realm = g.realm
+	if url := g.metadataURL.Load(); url != nil {
+		e.metadataURL = *url
+	}
 }
 
 // needsOrganization reports whether no token opens a route here whose rule names
@@ -162,11 +190,11 @@ func (g *Guard) needsOrganization() bool {
 	return !slices.ContainsFunc(g.issuers, func(i *issuer) bool { return !i.claims.organizations || i.allowOrganizations })
 }
 
-// Warm fetches the issuer's keys if there are none that are fresh, so that the
-// first request need not wait. It is never needed. Its error, an [*Error] of kind
-// ErrUnavailable, says why keys cannot be had; while retries back off it returns
-// at once. Ending ctx ends the wait, not the fetch. Of several issuers the keys of one
-// are enough, so that another issuer's outage does not make the API unready.
+// Warm fetches the issuer's keys unless fresh ones are cached, so that the first
+// request does not wait. Calling it is optional. Its error, an [*Error] of kind
+// ErrUnavailable, says why the keys are unavailable. While retries back off, it returns
+// at once. The end of ctx ends the wait, not the fetch. With several issuers, the keys
+// of one are enough, so that an outage of another issuer does not make the API unready.
 func (g *Guard) Warm(ctx context.Context) error {
 	if !g.ready() {
 		return newError(ErrInternal, "the guard was not made by New")

@@ -321,7 +321,7 @@ func TestAJoinedGuardTellsOfIssuersOfOtherResources(t *testing.T) {
 	assert.Equal(t, one.name+" "+two.name, entries[len(entries)-1].attrs["expected"])
 }
 
-func TestStatusOfAJoinedGuardShowsTheWorstOff(t *testing.T) {
+func TestKeysOfAJoinedGuardShowTheWorstOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		one, two, three := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc"), newTenant("https://three.test/oidc")
@@ -637,7 +637,7 @@ func TestAJoinedGuardAndItsFirstShareNoBoundAndNoCount(t *testing.T) {
 	})
 }
 
-func TestTheFirstGuardsSourceIsAskedForEveryIssuer(t *testing.T) {
+func TestTheFirstGuardsQueueKeyIsAskedForEveryIssuer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")

@@ -18,9 +18,9 @@ import (
 	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
-// The issuer's keys: which set serves, and when the next one is fetched. What a fetch
-// is, package keyset knows. A keySource holds one immutable keySet, the last good one,
-// whose state decides what a request does:
+// This file decides which of the issuer's key sets serves, and when to fetch the next
+// one. Package keyset knows how to fetch. A keySource holds one immutable keySet, the
+// last good one. Its state decides what a request does:
 //
 //	KeysNone      the request waits for a fetch
 //	KeysFresh     the set serves
@@ -30,78 +30,81 @@ import (
 //	              for a minute after that failed, the set serves without waiting
 //	KeysExpired   past KeyStaleFor too: as KeysNone
 //
-// A key ID that is not in the set moves nothing but causes a fetch of its own, a
-// refetch, of which there are few a minute. It is 401 only if the issuer is known
-// not to publish it, and else 503. There is one fetch at a time, a goroutine that ends by
-// itself, which all who need it share. After a failed one none is started
-// until the backoff has passed, and whoever would wait for it gets 503 at once.
+// A key ID that is not in the set does not change the state. It causes a fetch of its
+// own, a refetch, and there are few of those per minute. The token gets 401 only if the
+// issuer is known not to publish the key ID, and 503 otherwise.
+//
+// There is one fetch at a time. It is a goroutine that ends on its own, and everyone
+// who needs the keys shares it. After a failed fetch none starts until the backoff has
+// passed, and a request that would wait for one gets 503 at once.
 //
 // Config has the durations that users may need to change. These need no change:
 const (
 	// refreshFrom and refreshSpread say when in the TTL a refresh is due: at 80 %,
-	// moved by up to 10 % at random, so that a fleet's refreshes spread out.
+	// moved by up to 10 % at random, so that the refreshes of many replicas spread out.
 	refreshFrom, refreshSpread = 0.8, 0.1
 
-	// maxAge of the issuer's Cache-Control is believed within these bounds; a
-	// Config.KeyTTL that was set takes the place of the upper one.
+	// A max-age in the issuer's Cache-Control counts only within these bounds. If
+	// Config.KeyTTL is set, it replaces the upper bound.
 	minMaxAge, maxMaxAge = time.Minute, time.Hour
 
-	// Retries after a failed fetch wait the first, then twice as long each time;
-	// while no keys serve, and every request is refused, not over keylessBackoff.
+	// The first retry after a failed fetch waits for firstBackoff, and each later one
+	// twice as long as the one before, up to lastBackoff. While no keys serve, and
+	// every request is rejected, the limit is keylessBackoff.
 	firstBackoff, lastBackoff, keylessBackoff = time.Second, 30 * time.Second, 10 * time.Second
 
-	// An issuer that asks for a longer pause gets it, up to so long.
+	// If the issuer asks for a longer pause, it gets one, up to this limit.
 	maxRetryAfter = time.Minute
 
-	// Refetches that find none of the key IDs they are for come out of a bucket of
-	// two, which one is added to every refetchEvery, and are refetchPause apart:
-	// made-up IDs cost the issuer twelve a minute.
+	// Refetches that find none of the key IDs they are for come out of a bucket. It
+	// holds two, regains one every refetchEvery, and such refetches are refetchPause
+	// apart. So made-up IDs cost the issuer twelve a minute.
 	refetchEvery, refetchPause = 6 * time.Second, 2 * time.Second
 
-	// A source whose ID was not found causes no refetch for so long, more than
-	// refetchEvery: one source's made-up IDs leave the bucket to the others.
+	// A source whose ID was not found causes no refetch for this long. It is more than
+	// refetchEvery, so that made-up IDs of one source leave the bucket to the others.
 	absentSourceFor = 10 * time.Second
 
-	// An ID that its fetch did not find causes no other for absentFor; so many
-	// such IDs are remembered, and of those that left the set.
+	// An ID that its fetch did not find causes no other fetch for absentFor. Up to
+	// maxAbsent such IDs are kept, and as many of earlier sets.
 	absentFor, maxAbsent = 30 * time.Second, 1024
 
-	// triedLately is how long after a failed attempt requests with stale keys
-	// need not wait for another: longer than our own backoff and a fetch take.
+	// triedLately is how long after a failed attempt requests with stale keys need not
+	// wait for another attempt. It is longer than our backoff and a fetch together.
 	triedLately = time.Minute
 
-	// maxWaiters bounds the requests that wait for a fetch, and maxHeldBytes what
-	// their tokens take together, of all issuers of a guard. With those who wait for
-	// signature checks (queuedBytes, sharingBytes) that is 64 MiB.
+	// maxWaiters limits the requests that wait for a fetch, and maxHeldBytes the bytes
+	// of their tokens, over all issuers of a guard. Together with requests that wait
+	// for signature checks (queuedBytes, sharingBytes) that is 64 MiB.
 	maxWaiters   = 8192
 	maxHeldBytes = 24 << 20
 
-	// rediscoverAfter is how long a jwks_uri is believed.
+	// rediscoverAfter is how long a jwks_uri is used before it is read again.
 	rediscoverAfter = 24 * time.Hour
 
 	maxOddKeysLogged = 10
 	maxKIDsLogged    = 10
 )
 
-// keySet is one key set, and how long it serves. It is never changed: a refresh makes
-// a new one.
+// keySet is one key set, and how long it serves. It is immutable: a refresh makes a new
+// one.
 type keySet struct {
 	*keyset.Set
-	static bool // of Config.JWKS
+	static bool // from Config.JWKS
 
-	discovered time.Time     // when a discovery document said where it is; zero with Config.JWKSURL
+	discovered time.Time     // when a discovery document named its URL; zero with Config.JWKSURL
 	ttl        time.Duration // Config.KeyTTL, or the issuer's max-age
-	begun      time.Time     // when its fetch began: later, the issuer may have published more
+	begun      time.Time     // when its fetch began; the issuer may have published more since
 	fetched    time.Time
 	refreshAt  time.Time
 	freshUntil time.Time
 	staleUntil time.Time
 }
 
-// keysDue is the state of fresh keys that are to be refreshed. Users see KeysFresh.
+// keysDue is the state of fresh keys that should be refreshed. Users see KeysFresh.
 const keysDue KeyState = "due"
 
-// state says what the set is good for; there may be none.
+// state says what the set is good for. The set may be nil.
 func (s *keySet) state(now time.Time) KeyState {
 	switch {
 	case s == nil:
@@ -122,10 +125,10 @@ func (s *keySet) serves(now time.Time) bool {
 	return state != KeysNone && state != KeysExpired
 }
 
-// address says where the keys are from.
+// address says where the keys come from.
 func (s *keySet) address() string { return cmp.Or(s.Address(), "Config.JWKS") }
 
-// whyNoKey says why find found none.
+// whyNoKey says why find found no key.
 func whyNoKey(s *keySet, kid string, hasKID bool, alg string) string {
 	fits := func(k *jose.Key) bool { return k.Algorithm() == alg }
 	switch {
@@ -141,7 +144,7 @@ func whyNoKey(s *keySet, kid string, hasKID bool, alg string) string {
 	return "the token names no key, and the issuer publishes none for its algorithm"
 }
 
-// published says for the log what is known of the key that a token names.
+// published describes for the log the published keys with the key ID of a token.
 func (s *keySet) published(kid string, hasKID bool) slog.Attr {
 	var all []string
 	if hasKID {
@@ -156,38 +159,38 @@ func (s *keySet) published(kid string, hasKID bool) slog.Attr {
 	return slog.String("published", keyset.Loggable(strings.Join(all, "; ")))
 }
 
-// keySource gets and keeps an issuer's keys.
+// keySource fetches and keeps an issuer's keys.
 type keySource struct {
 	from          keyset.Source
 	ttl, staleFor time.Duration
 	maxTTL        time.Duration // of the issuer's max-age
 	logger        func() *slog.Logger
-	httpKeys      sync.Once // tells of a jwks_uri over http
+	httpKeys      sync.Once // logs a jwks_uri over http
 
 	current atomic.Pointer[keySet] // nil until the first fetch succeeded
 
 	mu            sync.Mutex // guards the fields below; never held while waiting
-	flight        *flight    // the fetch under way
+	flight        *flight    // the fetch in progress
 	waiters       int
-	fetches       int       // begun so far
-	failures      int       // of these
-	failedAt      time.Time // when the last attempt failed; zero if it did not
+	fetches       int       // started so far
+	failures      int       // failed so far
+	failedAt      time.Time // when the last attempt failed; zero if it succeeded
 	nextTry       time.Time
 	backoff       time.Duration
 	lastErr       error
-	bucketFull    time.Time            // when the bucket of refetches is full
-	pausedUntil   time.Time            // no refetch before
-	absentSources map[string]time.Time // who asked for an absent key ID causes none until then
-	absent        map[string]bool      // key IDs that a fetch of their own did not find
-	withdrawn     map[string]bool      // key IDs that left the set
+	bucketFull    time.Time            // when the bucket of refetches is full again
+	pausedUntil   time.Time            // no refetch before this
+	absentSources map[string]time.Time // no refetch for these sources before this
+	absent        map[string]bool      // key IDs that their own fetch did not find
+	withdrawn     map[string]bool      // key IDs of earlier sets
 }
 
 // flight is a fetch that requests wait for.
 type flight struct {
 	begun  time.Time
 	wanted map[string]bool // key IDs that requests wait for; true for the one that caused the fetch
-	source string          // of that one
-	done   chan struct{}   // closed when the fetch has been settled
+	source string          // of the request that caused the fetch
+	done   chan struct{}   // closed when the result is stored
 	err    error           // set before done is closed
 }
 
@@ -219,10 +222,10 @@ func newKeySource(c *Config, rsaAlgorithm string, logger func() *slog.Logger) (*
 	return k, nil
 }
 
-// find returns the key that a token is to be verified with. It waits for one
-// fetch at most; waited says that this was for keys past their end, and so that
-// now may be past. A key that a refetch brought is none that verified a token.
-// source is whom the request counts as.
+// find returns the key to verify a token with. It waits for at most one fetch. waited
+// says that it waited because the keys had expired, so that now may be outdated. It is
+// false for a refetch: a key from a refetch has not verified any cached token. source
+// returns the group of the request.
 func (k *keySource) find(ctx context.Context, now time.Time, h held, kid string, hasKID bool, alg string, source func() string) (key *jose.Key, waited bool, e *Error) {
 	set, waited, e := k.get(ctx, now, h)
 	if e != nil {
@@ -242,8 +245,8 @@ func (k *keySource) find(ctx context.Context, now time.Time, h held, kid string,
 	return key, waited, nil
 }
 
-// get returns the keys that may be trusted now, and sees to it that they are
-// refreshed when that is due; waited says that it waited for that.
+// get returns the keys that may be trusted now, and starts a refresh when it is due.
+// waited says that it waited for one.
 func (k *keySource) get(ctx context.Context, now time.Time, h held) (set *keySet, waited bool, e *Error) {
 	set = k.current.Load()
 	if set.state(now) == KeysFresh {
@@ -269,27 +272,27 @@ func (k *keySource) renew(ctx context.Context, now time.Time, h held) (set *keyS
 	ended, e := k.waitAndUnlock(ctx, h, f)
 	set = k.current.Load()
 	if ended && set.serves(time.Now()) {
-		return set, true, nil // refreshed, or stale and tried
+		return set, true, nil // refreshed, or stale after an attempt
 	}
 	return nil, true, cmp.Or(e, heldUp(time.Second, errors.New("the keys expired while they were waited for")))
 }
 
-// triedLocked reports whether a failed attempt speaks for serving stale keys
-// without another: one so late that requests have not paused. Otherwise requests
-// wait, or after a pause a key that was withdrawn long ago would open one last
-// request, though the outage is over.
+// triedLocked reports whether stale keys may serve without another attempt, because one
+// failed lately and requests have not paused since. Otherwise requests wait. Without
+// that, after a pause, a key that was withdrawn long ago could open one last request,
+// even though the outage is over.
 func (k *keySource) triedLocked(now time.Time) bool {
 	return !k.failedAt.IsZero() && age(now, k.failedAt) < triedLately
 }
 
-// refetch returns the set to look an unknown kid up in once more: one that settles
-// whether the issuer publishes it. A request that has waited already does not wait
-// again. Where nothing is settled, the token may be fine, and the answer is 503.
+// refetch returns a set that settles whether the issuer publishes an unknown kid. A
+// request that has already waited does not wait again. If nothing is settled, the token
+// may be fine, and the response is 503.
 func (k *keySource) refetch(ctx context.Context, now time.Time, h held, kid string, waited bool, source func() string) (*keySet, *Error) {
 	if set := k.current.Load(); set.static {
 		return set, nil
 	}
-	from := source() // a user's function, and so not under the lock
+	from := source() // a user's function, so not called with the lock held
 	k.mu.Lock()
 	if set := k.settledLocked(now, kid, waited); set != nil {
 		k.mu.Unlock()
@@ -316,25 +319,25 @@ func (k *keySource) refetch(ctx context.Context, now time.Time, h held, kid stri
 	if set := k.settledLocked(now, kid, true); set != nil {
 		return set, nil
 	}
-	return nil, unsettled(kid, k.pauseLocked(from)) // it joined a fetch that began before it came
+	return nil, unsettled(kid, k.pauseLocked(from)) // it joined a fetch that began before the request came
 }
 
-// settledLocked returns the present set if that says whether the issuer publishes
-// a kid, to a request that came at now, and has waited for a set since then or not.
+// settledLocked returns the current set if it settles whether the issuer publishes a
+// kid. The request came at now; waited says that it has waited for a set since.
 func (k *keySource) settledLocked(now time.Time, kid string, waited bool) *keySet {
 	set := k.current.Load()
 	switch old := age(time.Now(), set.fetched) >= absentFor; {
 	case len(set.ByID[kid]) > 0, waited && !set.begun.Before(now):
 		return set
 	case k.withdrawn[kid]:
-		// Those who still have its tokens shall renew them, and not wait. But a
-		// set that lacked it may have come from a replica that was late.
+		// Clients with its tokens should renew them now rather than wait. But the set
+		// may have come from a replica that lagged behind.
 		if old {
 			k.fetchLocked(time.Now())
 		}
 		return set
-	// Each new set tells of all absent IDs that they still are: together they
-	// cause no more fetches than one of them.
+	// Each new set confirms all absent IDs at once, so together they cause no more
+	// fetches than one of them.
 	case k.absent[kid] && !old:
 		return set
 	}
@@ -353,8 +356,8 @@ func unsettled(kid string, retryAfter time.Duration) *Error {
 	return e
 }
 
-// fetchLocked returns the fetch under way, which it starts if there is none. It
-// returns nil while a failure's backoff lasts.
+// fetchLocked returns the fetch in progress, and starts one if there is none. It
+// returns nil during the backoff after a failure.
 func (k *keySource) fetchLocked(now time.Time) *flight {
 	if k.flight == nil && reached(now, k.nextTry) {
 		k.fetches++
@@ -364,9 +367,8 @@ func (k *keySource) fetchLocked(now time.Time) *flight {
 	return k.flight
 }
 
-// waitAndUnlock waits for a fetch, after it has unlocked; ended says that the
-// fetch has ended, well or badly. The end of ctx frees the one who waits and
-// leaves the fetch alone.
+// waitAndUnlock unlocks, and waits for a fetch. ended says that the fetch has ended,
+// with or without success. The end of ctx ends the wait and not the fetch.
 func (k *keySource) waitAndUnlock(ctx context.Context, h held, f *flight) (ended bool, e *Error) {
 	defer k.mu.Unlock()
 	if f == nil {
@@ -387,8 +389,8 @@ func (k *keySource) waitAndUnlock(ctx context.Context, h held, f *flight) (ended
 	return ended, e
 }
 
-// waitUnlocked waits for a fetch without the lock, and has it again when it ends,
-// also by a panic in a context of the user's.
+// waitUnlocked waits for a fetch without the lock. It holds the lock again when it
+// returns, even by a panic in a user's context.
 func waitUnlocked(mu *sync.Mutex, ctx context.Context, f *flight) (ended bool, e *Error) {
 	mu.Unlock()
 	defer mu.Lock()
@@ -400,17 +402,13 @@ func waitUnlocked(mu *sync.Mutex, ctx context.Context, f *flight) (ended bool, e
 	}
 }
 
-// held is what a request that waits holds: bytes of its token, of a guard's total.
-// The zero held is that of one without a token.
+// held is what a waiting request holds: the bytes of its token, out of a guard's total.
+// The zero held is for a wait without a token.
 type held struct {
 	total *atomic.Int64
 	bytes int
 	never bool // it passes in any case, and does not wait
 }
-
-// waitsFor is what a request holds that waits for keys with a token, unless a dry run
-// lets it pass.
-func (g *Guard) waitsFor(raw string, dry bool) held { return held{g.waitingBytes, len(raw), dry} }
 
 func (h held) take() bool {
 	if h.total == nil || h.total.Add(int64(h.bytes)) <= maxHeldBytes {
@@ -427,20 +425,21 @@ func (h held) give() {
 }
 
 func unavailable(retryAfter time.Duration, cause error) *Error {
-	e := newError(ErrUnavailable, "the token cannot be checked at the moment, since the issuer's keys cannot be had: try again later")
+	e := newError(ErrUnavailable, "the token cannot be checked at the moment, since the issuer's keys are unavailable: try again later")
 	e.RetryAfter = max(retryAfter, time.Second)
 	e.cause = cause
 	return e
 }
 
-// heldUp is unavailable for a cause that is no failed fetch, and hides none.
+// heldUp is unavailable for a cause other than a failed fetch. The log counts it
+// separately, so that it hides no failed fetch.
 func heldUp(retryAfter time.Duration, cause error) *Error {
 	e := unavailable(retryAfter, cause)
 	e.counted = countedAs(cause)
 	return e
 }
 
-// run fetches on behalf of all who wait, and of no one of them.
+// run fetches for everyone who waits, so no caller's context can end it.
 func (k *keySource) run(f *flight, old *keySet, failedBefore bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), k.from.Timeout)
 	defer cancel()
@@ -463,8 +462,8 @@ func (k *keySource) run(f *flight, old *keySet, failedBefore bool) {
 	}
 }
 
-// fetchSafely is fetch within the time of ctx, whatever a user's HTTPClient
-// does: panic, end its goroutine as a failing test does, or not heed ctx.
+// fetchSafely is fetch limited to the time of ctx, even if a user's HTTPClient panics,
+// ends its goroutine as a failing test does, or ignores ctx.
 func (k *keySource) fetchSafely(ctx context.Context, old *keySet, failedBefore bool) (*keySet, error) {
 	type result struct {
 		set *keySet
@@ -487,7 +486,7 @@ func (k *keySource) fetchSafely(ctx context.Context, old *keySet, failedBefore b
 	case <-ctx.Done():
 	}
 	select {
-	case r := <-ended: // as it should be: with an error that says what was too slow
+	case r := <-ended: // the normal case: the error says what was too slow
 		return r.set, r.err
 	case <-time.After(10 * time.Millisecond):
 		return nil, errors.New("the HTTPClient does not end with its request's context")
@@ -495,7 +494,7 @@ func (k *keySource) fetchSafely(ctx context.Context, old *keySet, failedBefore b
 }
 
 func (k *keySource) logFailure(err error, old *keySet, retry time.Time) {
-	defer func() { _ = recover() }() // a user's slog.Handler must not end the process from this goroutine
+	defer func() { _ = recover() }() // a user's slog.Handler must not crash the process from this goroutine
 	level := slog.LevelError
 	attrs := []slog.Attr{slog.String("issuer", k.from.Issuer), slog.String("reason", err.Error()), slog.Time("next_attempt", retry.UTC())}
 	if old.serves(time.Now()) {
@@ -505,7 +504,7 @@ func (k *keySource) logFailure(err error, old *keySet, retry time.Time) {
 	k.logger().LogAttrs(context.Background(), level, "m2mauth: the issuer's keys could not be fetched", attrs...)
 }
 
-// logSuccess tells of keys that come and go, and of the end of an outage.
+// logSuccess logs new and withdrawn keys, and the end of an outage.
 func (k *keySource) logSuccess(old, set *keySet, failedBefore bool) {
 	defer func() { _ = recover() }() // as in logFailure
 	level := slog.LevelInfo
@@ -523,7 +522,7 @@ func (k *keySource) logSuccess(old, set *keySet, failedBefore bool) {
 	for _, change := range []struct {
 		message string
 		keys    []*jose.Key
-	}{ // of keys that can be used: of the others logOddities tells
+	}{ // of usable keys; logOddities logs the others
 		{"m2mauth: the issuer publishes new keys", without(set.Keys, old.Keys)},
 		{"m2mauth: the issuer has withdrawn keys, whose tokens are refused from now on", without(old.Keys, set.Keys)},
 	} {
@@ -533,12 +532,12 @@ func (k *keySource) logSuccess(old, set *keySet, failedBefore bool) {
 	}
 }
 
-// without returns those keys that can be used and that the others lack.
+// without returns the usable keys that others lacks.
 func without(keys, others []*jose.Key) []*jose.Key {
 	return slices.DeleteFunc(slices.Clone(keys), func(k *jose.Key) bool { return k.Problem() != nil || slices.Contains(others, k) })
 }
 
-// kidsOf names some keys for a log.
+// kidsOf lists some key IDs for the log.
 func kidsOf(keys []*jose.Key) string {
 	var kids []string
 	for _, key := range keys[:min(len(keys), maxKIDsLogged)] {
@@ -554,7 +553,7 @@ func (k *keySource) failLocked(err error) {
 	k.failures++
 	k.lastErr = err
 	k.backoff = min(max(2*k.backoff, firstBackoff), lastBackoff)
-	serving := time.Duration(0) // for how long old keys do
+	serving := time.Duration(0) // how long old keys still serve
 	if set := k.current.Load(); set != nil {
 		serving = max(0, -age(now, set.staleUntil))
 	}
@@ -583,8 +582,8 @@ func (k *keySource) succeedLocked(f *flight, set *keySet) {
 	k.chargeLocked(f, set, now)
 }
 
-// chargeLocked takes a refetch that brought none of the wanted keys out of the
-// bucket, and remembers who caused it, and for which key ID.
+// chargeLocked charges a refetch that brought none of the wanted keys to the bucket,
+// and keeps the source and the key ID that caused it.
 func (k *keySource) chargeLocked(f *flight, set *keySet, now time.Time) {
 	found, caused := false, false
 	for kid, cause := range f.wanted {
@@ -592,7 +591,7 @@ func (k *keySource) chargeLocked(f *flight, set *keySet, now time.Time) {
 		switch {
 		case len(set.ByID[kid]) > 0:
 			found = true
-		case cause: // those who joined may have a key that is newer than the fetch
+		case cause: // requests that joined may have a key newer than the fetch
 			remember(k.absent, kid)
 			maps.DeleteFunc(k.absentSources, func(_ string, until time.Time) bool { return reached(now, until) })
 			k.absentSources[f.source] = now.Add(absentSourceFor)
@@ -611,7 +610,7 @@ func (k *keySource) chargeLocked(f *flight, set *keySet, now time.Time) {
 	k.bucketFull = k.bucketFull.Add(refetchEvery)
 }
 
-// remember adds a key ID to a set of them that stays small.
+// remember adds a key ID to a set whose size is limited.
 func remember(kids map[string]bool, kid string) {
 	if len(kids) >= maxAbsent {
 		clear(kids)
@@ -619,10 +618,10 @@ func remember(kids map[string]bool, kid string) {
 	kids[kid] = true
 }
 
-// fetch gets a new set, and logs what is odd about it or about the way to it.
+// fetch fetches a new set, and logs what is odd about it or about the discovery.
 func (k *keySource) fetch(ctx context.Context, old *keySet, failedBefore bool) (*keySet, error) {
 	var last *keyset.Set
-	rediscover := failedBefore // since the keys may have moved
+	rediscover := failedBefore // the keys may have moved
 	if old != nil {
 		last = old.Set
 		rediscover = rediscover || age(time.Now(), old.discovered) >= rediscoverAfter
@@ -646,8 +645,8 @@ func (k *keySource) fetch(ctx context.Context, old *keySet, failedBefore bool) (
 	return next, nil
 }
 
-// ttlOf takes the issuer's max-age, if it is positive, within bounds. Logto says
-// no-cache and max-age=0: taken literally, every request would ask it.
+// ttlOf returns the issuer's max-age within bounds, if it is positive. Logto sends
+// no-cache and max-age=0. Taken literally, every request would cause a fetch.
 func (k *keySource) ttlOf(maxAge time.Duration) time.Duration {
 	if maxAge <= 0 {
 		return k.ttl
@@ -667,7 +666,7 @@ func (k *keySource) logFound(found keyset.Found) {
 	}
 }
 
-// oddityLines are how the oddities of a key set are logged.
+// oddityLines says how each kind of oddity is logged.
 var oddityLines = map[keyset.OddityKind]struct {
 	level slog.Level
 	text  string
@@ -677,7 +676,7 @@ var oddityLines = map[keyset.OddityKind]struct {
 	keyset.Ambiguous:     {slog.LevelWarn, "m2mauth: different keys are published under one name, and the tokens that they sign are refused"},
 }
 
-// logOddities logs those that are not known from the set before.
+// logOddities logs the oddities that the previous set did not have.
 func (k *keySource) logOddities(set, old *keySet) {
 	known, logged := make(map[string]bool), make(map[slog.Level]int)
 	if old != nil {

@@ -512,3 +512,20 @@ func TestNumericDate(t *testing.T) {
 		}
 	}
 }
+
+// A machine that slept for days tells of the first refusal after that.
+func TestRefusalsAreCountedAnewAfterASleep(t *testing.T) {
+	l, key := newRefusalLog(slog.Default), refusalKey{kind: ErrExpired}
+	l.count(key)
+	for name, before := range map[string]func(time.Time) time.Time{
+		"a machine was suspended":     func(t time.Time) time.Time { return later(t, -suspended, 0) },
+		"the wall clock was set back": func(t time.Time) time.Time { return later(t, time.Hour, -time.Minute) },
+	} {
+		l.counts[key].since = before(time.Now())
+		level, number, _ := l.count(key)
+		assert.Equal(t, slog.LevelWarn, level, name)
+		assert.Equal(t, 1, number, name)
+		level, _, _ = l.count(key)
+		assert.Equal(t, slog.LevelDebug, level, name)
+	}
+}

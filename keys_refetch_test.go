@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -539,7 +540,7 @@ func TestCallersOfVerifyAreOneSource(t *testing.T) {
 
 // Source is a user's function: nothing is locked while it runs, and it is not
 // asked for tokens whose key is there.
-func TestSourceIsAskedForUnknownKeyIDsAlone(t *testing.T) {
+func TestQueueKeyIsAskedForUnknownKeyIDsAlone(t *testing.T) {
 	testguard.KeysBubble(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		asked := 0
@@ -580,6 +581,37 @@ func TestWithoutKeysTheIssuerIsAskedEveryTenSeconds(t *testing.T) {
 		}
 		issuer.Intercept(nil)
 		time.Sleep(10 * time.Second)
+		testguard.KeysAtOnce(t, g, token, 200)
+	})
+}
+
+// A replica of the issuer that is late takes a key out that is published all the same.
+// Its tokens get 401 for half a minute, and then have the keys fetched anew.
+func TestAKeyIDThatLeftTheSetIsLookedForAfterThirtySeconds(t *testing.T) {
+	testguard.KeysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		g := testguard.KeysGuard(t, issuer)
+		kid := issuer.KeyIDs()[0]
+		token, late := testguard.KeysToken(issuer, kid), true
+		testguard.KeysAtOnce(t, g, token, 200)
+		other := m2mauthtest.NewIssuer()
+		testguard.KeysHook(issuer, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if late && strings.HasSuffix(issuer.JWKSURL(), r.URL.Path) {
+				next = other
+			}
+			next.ServeHTTP(w, r)
+		})
+		time.Sleep(testguard.KeysTTL)
+		require.NoError(t, g.Warm(t.Context()))
+		late = false
+		testguard.KeysAtOnce(t, g, token, 401)
+		time.Sleep(29 * time.Second)
+		testguard.KeysAtOnce(t, g, token, 401)
+		time.Sleep(time.Second)
+		fetches := issuer.Fetches().JWKS
+		testguard.KeysAtOnce(t, g, token, 401, "at once, and has the keys fetched")
+		synctest.Wait()
+		assert.Equal(t, fetches+1, issuer.Fetches().JWKS)
 		testguard.KeysAtOnce(t, g, token, 200)
 	})
 }

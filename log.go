@@ -1,6 +1,7 @@
 package m2mauth
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/url"
@@ -12,48 +13,55 @@ import (
 	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
-// refusalLog writes refusals so that an operator sees why, and a flood of bad
-// requests cannot fill the log: the first of each kind and reason in a minute at
-// Warn with the number of those before it, and the 10th, the 100th and so on, so
-// that a flood cannot hide behind one probe; the rest at Debug. What failed on
-// the API's own side is always at Error.
+// refusalLog writes rejections so that an operator sees why they happen, and a flood of
+// bad requests cannot fill the log. Of each kind and reason it logs at Warn the first
+// in a minute, with the number suppressed before it, and the 10th, the 100th and so on,
+// so that a flood cannot hide behind one probe. It logs the rest at Debug. Failures on
+// the API's side are always at Error.
 type refusalLog struct {
 	logger func() *slog.Logger
 
 	mu     sync.Mutex // guards the fields below
 	counts map[refusalKey]*refusalCount
-	odd    []string // scopes that have been logged
+	odd    []string // scopes already logged
 }
 
-// refusalKey is what is counted by itself: a second mistake of one kind must not
-// be hidden by the first. The texts of Deny, which may be endless, count as one.
+// refusalKey is what rejections are counted by, so that one mistake of a kind does not
+// hide a second one. All texts of Deny, of which there may be any number, count as one.
 type refusalKey struct {
 	kind   ErrorKind
 	reason string
 }
 
+// key returns what the error counts as in the log.
+func (e *Error) key() refusalKey { return refusalKey{e.Kind, cmp.Or(e.counted, e.Description)} }
+
 // maxRefusalKeys bounds the memory; the texts of this package are fewer. What is
 // over it counts by kind alone.
 const maxRefusalKeys = 256
 
+// Of odd scopes so many are logged, with so many bytes of their rule: a rule of ten
+// thousand is mounted in milliseconds.
+const maxOddScopes, maxRuleLogged = 100, 1 << 10
+
 type refusalCount struct {
 	since      time.Time
-	number     int // of refusals since then
-	suppressed int // of those, at Debug
+	number     int // of rejections since then
+	suppressed int // how many of them went to Debug
 }
 
 func newRefusalLog(logger func() *slog.Logger) *refusalLog {
 	return &refusalLog{logger: logger, counts: make(map[refusalKey]*refusalCount)}
 }
 
-// Lines of the log, by what became of the request.
+// Log lines, by what happened to the request.
 const (
 	lineRefused     = "m2mauth: request refused"
 	lineWouldRefuse = "m2mauth: request would be refused"
 	lineUndecided   = "m2mauth: request passed undecided"
 )
 
-// write logs a refusal. The request and the claims are nil where there are none.
+// write logs a rejection. The request and the claims may be nil.
 func (l *refusalLog) write(ctx context.Context, line string, e *Error, r Request, c *claimSet) {
 	level, number, suppressed := slog.LevelError, 0, 0
 	if e.Kind != ErrInternal {
@@ -68,7 +76,7 @@ func (l *refusalLog) write(ctx context.Context, line string, e *Error, r Request
 	if pattern := patternOf(r); pattern != "" {
 		attrs = append(attrs, slog.String("pattern", pattern))
 	}
-	if c != nil { // of a token that has been verified
+	if c != nil { // of a verified token
 		attrs = append(attrs, slog.String("client_id", keyset.Loggable(c.clientID)))
 	}
 	if e.cause != nil {
@@ -78,7 +86,7 @@ func (l *refusalLog) write(ctx context.Context, line string, e *Error, r Request
 	logger.LogAttrs(ctx, level, line, attrs...)
 }
 
-// countAttrs says at Warn what stands at Debug.
+// countAttrs tells a reader of Warn about the lines at Debug.
 func countAttrs(level slog.Level, number, suppressed int) (attrs []slog.Attr) {
 	if level != slog.LevelWarn {
 		return nil
@@ -99,26 +107,32 @@ func (l *refusalLog) replacedStatus(ctx context.Context, status, sent int) {
 	l.logger().LogAttrs(ctx, level, "m2mauth: Config.ErrorHandler answered a refused request with a status below 400; the refusal's was sent", attrs...)
 }
 
-// oddScopes logs scopes of a route that are names for Logto, and mostly a mistake:
-// a,b for two scopes, and read:* for all that begin so. Each is logged once.
+// oddScopes logs required scopes that are valid names for Logto but probably a mistake:
+// a,b for two scopes, or read:* for all that begin so. It logs each once.
 func (l *refusalLog) oddScopes(rule Rule) {
-	const most = 100
 	l.mu.Lock()
 	var found []string
 	for _, scope := range rule.odd {
-		if len(l.odd) < most && !slices.Contains(l.odd, scope) {
+		if len(l.odd) < maxOddScopes && !slices.Contains(l.odd, scope) {
 			l.odd, found = append(l.odd, scope), append(found, scope)
 		}
 	}
 	l.mu.Unlock()
+	if len(found) == 0 {
+		return
+	}
+	text := rule.String()
+	if len(text) > maxRuleLogged {
+		text = strings.ToValidUTF8(text[:maxRuleLogged], "") + "..."
+	}
 	for _, scope := range found {
 		l.logger().Warn("m2mauth: a scope that a route requires holds a comma or a star, and is one name all the same",
-			"scope", scope, "rule", rule.String())
+			"scope", scope, "rule", text)
 	}
 }
 
-// count returns the level of the next refusal, its number since the first of the
-// minute, and for the first how many before it were at Debug.
+// count returns the level of the next rejection, its number since the first of the
+// minute, and, for the first, how many before it went to Debug.
 func (l *refusalLog) count(key refusalKey) (level slog.Level, number, suppressed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,7 +146,7 @@ func (l *refusalLog) count(key refusalKey) (level slog.Level, number, suppressed
 		c = new(refusalCount)
 		l.counts[key] = c
 	}
-	if now.Sub(c.since) >= time.Minute {
+	if age(now, c.since) >= time.Minute {
 		suppressed = c.suppressed
 		*c = refusalCount{since: now, number: 1}
 		return slog.LevelWarn, 1, suppressed
@@ -154,13 +168,13 @@ func isPowerOfTen(n int) bool {
 func expected(s string) slog.Attr { return slog.String("expected", s) }
 func got(s string) slog.Attr      { return slog.String("got", keyset.Loggable(s)) }
 
-// issuerHint says what to do about a token of another issuer. The common
-// mistakes of those who begin with Logto get a sentence of their own.
+// issuerHint says what to do about a token from another issuer. Mistakes that are
+// common with Logto get their own sentence.
 func issuerHint(want, got string) string {
 	const text = "the token is from another issuer than the one that this API trusts"
 	w, err1 := url.Parse(want)
 	g, err2 := url.Parse(got)
-	logto := "" // for those who use another issuer
+	logto := "" // empty for users of other issuers
 	if err1 == nil && strings.HasSuffix(w.Path, "/oidc") {
 		logto = "; Logto's admin tenant is an issuer of its own"
 	}
@@ -179,7 +193,7 @@ func issuerHint(want, got string) string {
 	return text
 }
 
-// audienceHint is issuerHint for a token that is for another resource.
+// audienceHint is issuerHint for a token for another resource.
 func audienceHint(want, got []string) string {
 	const text = "the token is for another resource than this API"
 	if slices.Equal(want, []string{organizationAudience}) {

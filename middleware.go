@@ -10,37 +10,37 @@ import (
 	"github.com/m2mauth/m2mauth/internal/response"
 )
 
-// Require returns a middleware that lets a request through if its token holds
-// all of the scopes. It panics as [AllScopes] does.
+// Require returns a middleware that lets a request through if its token has all of the
+// scopes. It panics as [AllScopes] does.
 func (g *Guard) Require(scopes ...string) func(http.Handler) http.Handler {
 	return g.middleware("Require", scopeRule("Require", scopes, true))
 }
 
-// RequireAny returns a middleware that lets a request through if its token holds
-// any of the scopes. It panics as [AnyScope] does.
+// RequireAny returns a middleware that lets a request through if its token has at least
+// one of the scopes. It panics as [AnyScope] does.
 func (g *Guard) RequireAny(scopes ...string) func(http.Handler) http.Handler {
 	return g.middleware("RequireAny", scopeRule("RequireAny", scopes, false))
 }
 
-// RequireRule returns a middleware that lets a request through if its token
-// meets the rule. It panics if the rule is the zero Rule, which nothing meets, or
-// names no organization where the guard is for organization tokens.
+// RequireRule returns a middleware that lets a request through if its token meets the
+// rule. It panics if the rule is the zero Rule, which no token meets, or if the guard
+// is for organization tokens and the rule names no organization.
 func (g *Guard) RequireRule(rule Rule) func(http.Handler) http.Handler {
 	return g.middleware("RequireRule", rule)
 }
 
-// Authenticate lets a request through if it has any valid token. That is
-// identification, not permission: with Logto every machine-to-machine
-// application of the tenant, even one without a role, gets a valid token for
-// any registered API resource. Where that is not what you mean, use [Guard.Require].
+// Authenticate lets a request through if it carries any valid token. That is
+// identification, not permission: with Logto, every machine-to-machine application of
+// the tenant, even one without a role, gets a valid token for any registered API
+// resource. To check permission, use [Guard.Require].
 func (g *Guard) Authenticate(next http.Handler) http.Handler {
 	return g.middleware("Authenticate", AnyToken())(next)
 }
 
-// ValidateRule returns what the guard has against a rule, for adapters and for
-// tables of rules, at set-up: the rule is the zero Rule, which nothing meets, or it
-// names no organization where the guard is for organization tokens; or the guard
-// was not made by [New].
+// ValidateRule returns an error if the rule cannot be used with this guard: it is the
+// zero Rule, which no token meets, or it names no organization and the guard is for
+// organization tokens, or the guard was not made by [New]. Adapters and tables of rules
+// call it at set-up.
 func (g *Guard) ValidateRule(rule Rule) error {
 	if mistake := g.mistakeIn(rule); mistake != "" {
 		return errors.New("m2mauth: " + mistake)
@@ -57,11 +57,12 @@ func (g *Guard) mistakeIn(rule Rule) string {
 	case !rule.organization && g.needsOrganization():
 		return fmt.Sprintf("%s names no organization, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader", rule)
 	}
-	g.refusals.oddScopes(rule) // no mistake for certain
+	g.refusals.oddScopes(rule) // only suspicious, so no error
 	return ""
 }
 
-// middleware makes the middleware of a call, in whose name it panics at set-up.
+// middleware makes the middleware for a call. It panics at set-up in the name of the
+// call.
 func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handler {
 	if mistake := g.mistakeIn(rule); mistake != "" {
 		panic("m2mauth: " + call + ": " + mistake)
@@ -74,9 +75,9 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 	}
 }
 
-// serve lets a request through to next, or answers it.
+// serve passes a request to next or responds to it.
 func (g *Guard) serve(w http.ResponseWriter, r *http.Request, rule Rule, next http.Handler) {
-	if rule.optional { // a cache must not serve one caller's answer to another
+	if rule.optional { // a cache must not serve one caller's response to another
 		w.Header().Add("Vary", "Authorization")
 	}
 	set, err := g.checkHTTP(r, rule)
@@ -87,9 +88,9 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, rule Rule, next ht
 	next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), Claims{set: set})))
 }
 
-// Check decides about a request without a middleware: it returns the token's
-// claims if the request carries a valid token that meets the rule, and otherwise
-// an [*Error], for [Guard.WriteError]. It logs refusals.
+// Check checks a request without a middleware. It returns the token's claims if the
+// request carries a valid token that meets the rule, and otherwise an [*Error] for
+// [Guard.WriteError]. It logs rejections.
 func (g *Guard) Check(r *http.Request, rule Rule) (Claims, error) {
 	return claimsOf(g.checkHTTP(r, rule))
 }
@@ -98,13 +99,13 @@ func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
 	if r == nil {
 		return g.decide(context.Background(), "", internalError(errors.New("Check was given no request")), nil, rule, g.ReportOnly())
 	}
-	token, e := bearerToken(r.Header["Authorization"], g.tokenBytes()) // under the one name that net/http has for it
+	token, e := bearerToken(r.Header["Authorization"], g.tokenBytes()) // net/http stores the header under this one name
 	return g.decide(r.Context(), token, e, httpRequest{r}, rule, g.ReportOnly())
 }
 
-// CheckRequest is [Guard.Check] for requests that are not net/http's. The
-// context's end frees the caller where a fetch of keys is waited for. A nil
-// Request is refused with ErrInternal, and so is one whose Header panics.
+// CheckRequest is [Guard.Check] for requests other than net/http's. The end of ctx ends
+// a wait for keys. A nil Request is rejected with ErrInternal, and so is one whose
+// Header panics.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (Claims, error) {
 	if r == nil {
 		return claimsOf(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule, g.ReportOnly()))
@@ -117,15 +118,15 @@ func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (Claims,
 	return claimsOf(g.decide(ctx, token, e, r, rule, g.ReportOnly()))
 }
 
-// Verify checks a token by itself, for queues and WebSockets: all that a
-// middleware checks, but for what a route demands. It logs refusals.
+// Verify checks a token alone, for queues and WebSockets. It checks everything that a
+// middleware checks, except what a route requires. It logs rejections.
 func (g *Guard) Verify(ctx context.Context, token string) (Claims, error) {
 	return claimsOf(g.decide(ctx, token, nil, nil, AnyToken(), false))
 }
 
-// decide is the one way to claims. They are never returned beside an error, and
-// are nil without one where an optional rule met no token, and in a dry run where none
-// was verified.
+// decide is the only way to get claims. It never returns them together with an error.
+// Without an error they are nil in two cases: an optional rule saw no token, or a dry
+// run verified none.
 func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule Rule, dry bool) (*claimSet, error) {
 	if !g.ready() {
 		return nil, newError(ErrInternal, "this API's guard was not set up")
@@ -136,7 +137,7 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	if !reported {
 		begin = time.Now()
 		defer func() {
-			if !reported { // a function of the user's panicked, and the panic goes on
+			if !reported { // a user's function panicked; the panic continues
 				failed := internalError(errors.New("a panic in a function given to the guard"))
 				g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: failed, ReportOnly: dry, Remembered: remembered, Duration: time.Since(begin)}, false)
 			}
@@ -169,14 +170,14 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	return nil, g.refuse(ctx, e, r, claims)
 }
 
-// refuse completes and logs an error on its way out.
+// refuse completes and logs an error that the caller gets.
 func (g *Guard) refuse(ctx context.Context, e *Error, r Request, c *claimSet) error {
 	g.complete(e)
 	g.refusals.write(ctx, lineRefused, e, r, c)
 	return e
 }
 
-// letPass counts and logs an error that is no answer, since the guard reports only.
+// letPass counts and logs an error that the caller does not get, because of a dry run.
 func (g *Guard) letPass(ctx context.Context, e *Error, r Request, c *claimSet) {
 	line := lineUndecided
 	if !e.isUndecided() {
@@ -184,14 +185,6 @@ func (g *Guard) letPass(ctx context.Context, e *Error, r Request, c *claimSet) {
 		g.wouldRefuse.Add(1)
 	}
 	g.dryRun.log.write(ctx, line, e, r, c)
-}
-
-// complete tells an error what the challenge needs to know of the guard.
-func (g *Guard) complete(e *Error) {
-	e.realm = g.realm
-	if url := g.metadataURL.Load(); url != nil {
-		e.metadataURL = *url
-	}
 }
 
 // WriteError answers a request with an error of [Guard.Check]: header fields
@@ -216,12 +209,12 @@ func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	if custom {
-		sent := e.Status // e is the ErrorHandler's to change
+		sent := e.Status // the ErrorHandler may change e
 		rw := response.NewWriter(w, sent, func(status int) { g.refusals.replacedStatus(r.Context(), status, sent) })
 		g.errorHandler(rw, r, e)
 		rw.Begin()
 		return
 	}
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(body) // the caller is gone: nobody is left to tell
+	_, _ = w.Write(body) // if this fails, the caller is gone
 }

@@ -9,26 +9,26 @@ import (
 )
 
 const (
-	// maxReportOnly bounds Config.InsecureReportOnlyUntil.
+	// maxReportOnly limits Config.InsecureReportOnlyUntil.
 	maxReportOnly = 90 * 24 * time.Hour
 
-	// maxReportOnlyWait is how long a request that passes in any case waits for a place
-	// in the queue of signature checks.
+	// maxReportOnlyWait limits how long a request that passes in any case waits for a
+	// place in the queue of signature checks.
 	maxReportOnlyWait = 100 * time.Millisecond
 )
 
-// dryRun is the time in which a guard lets every request through. Guards that share it
-// end it together, and for good.
+// dryRun is the time during which a guard lets every request through. Guards that share
+// a dryRun end it together, for good.
 type dryRun struct {
 	until time.Time // by the wall clock
 	made  time.Time
-	log   *refusalLog // counts what would be refused apart from what is
+	log   *refusalLog // counts what would be rejected separately from what is
 
 	ended    atomic.Bool
-	daysLeft atomic.Int32 // the fewest that were logged
+	daysLeft atomic.Int32 // the fewest days already logged
 }
 
-// newDryRun returns nil where the Config asks for none.
+// newDryRun returns nil if the Config asks for no dry run.
 func newDryRun(now, until time.Time, logger func() *slog.Logger) *dryRun {
 	if until.IsZero() {
 		return nil
@@ -44,9 +44,9 @@ func newDryRun(now, until time.Time, logger func() *slog.Logger) *dryRun {
 	return d
 }
 
-// underWay reports whether requests still pass. Whoever sees its end first ends it for
-// all: a clock that is set back afterwards opens nothing. One that is set back before
-// cannot make it last longer than New allows.
+// underWay reports whether requests still pass. The first caller to see the end ends it
+// for all, so setting the clock back afterwards opens nothing. Setting it back before
+// cannot make the dry run last longer than New allows.
 func (d *dryRun) underWay(now time.Time) bool {
 	if d.ended.Load() {
 		return false
@@ -71,15 +71,16 @@ func (d *dryRun) warn(line string, attrs ...slog.Attr) {
 }
 
 // ReportOnly reports whether the guard lets every request through at the moment: see
-// Config.InsecureReportOnlyUntil. It is for refusals that an adapter makes on its
-// own, such as that of a gRPC method without a rule: while it is true, there must be none.
+// Config.InsecureReportOnlyUntil. It is for rejections that an adapter makes on its
+// own, such as for a gRPC method without a rule. While ReportOnly is true, it must make
+// none.
 func (g *Guard) ReportOnly() bool {
 	return g.ready() && g.dryRun != nil && !g.enforcing && g.dryRun.underWay(time.Now())
 }
 
 // Enforcing returns the same guard without Config.InsecureReportOnlyUntil, for single
-// routes and for whatever administers: it refuses from the first request on. The two
-// share all else, such as keys, remembered tokens and counts.
+// routes and for administration: it rejects from the first request on. The two guards
+// share everything else, such as keys, cached tokens and counts.
 func (g *Guard) Enforcing() *Guard {
 	if !g.ready() {
 		return g
@@ -89,8 +90,8 @@ func (g *Guard) Enforcing() *Guard {
 	return &e
 }
 
-// errUndecided is the cause where a request that passes in any case would have had to
-// wait for the decision.
+// errUndecided is the cause if a request that passes in any case would have to wait for
+// the decision.
 var errUndecided = errors.New("the guard reports only, and does not hold up a request until it is decided")
 
 func (e *Error) isUndecided() bool { return e != nil && errors.Is(e.cause, errUndecided) }

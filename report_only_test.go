@@ -407,7 +407,7 @@ func TestADryRunLasts90DaysAtMost(t *testing.T) {
 		require.NoError(t, err)
 		config.InsecureReportOnlyUntil = time.Date(2000, 4, 1, 0, 0, 0, 0, time.UTC)
 		_, err = m2mauth.New(config)
-		require.EqualError(t, err, "m2mauth: Config.InsecureReportOnlyUntil: 2000-04-01T00:00:00Z is more than 90 days ahead, and nobody is refused until then; choose an earlier day, and move it if need be")
+		require.EqualError(t, err, "m2mauth: Config.InsecureReportOnlyUntil: 2000-04-01T00:00:00Z is more than 90 days ahead, and until then the guard rejects nobody: choose an earlier date, which you can move later")
 		config.InsecureReportOnlyUntil = time.Unix(1<<60, 0)
 		_, err = m2mauth.New(config)
 		require.ErrorContains(t, err, "more than 90 days ahead")

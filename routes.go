@@ -10,24 +10,25 @@ import (
 	"sync"
 )
 
-// Routes puts a table of rules in front of a mux, so that no route is forgotten: a
-// pattern without an entry is refused for everybody, as by the zero Rule (401 without a
-// valid token, 403 with one), and logged once at Error.
+// Routes puts a table of rules in front of a mux, so that no route is forgotten. A
+// pattern without an entry rejects every request, like the zero Rule (401 without a
+// valid token, 403 with one), and is logged once at Error.
 //
-// An entry's key is a pattern as it stands in the call of mux.Handle ("GET /products",
-// "GET /orgs/{org}/", "api.example.com/products"). One without a method also holds for
-// all patterns of that host and path with a method that have no entry of their own.
-// Nothing else is inherited: "/products" says nothing of "/products/{id}" or
-// "/products/", and "/{org}" nothing of "/{id}". Patterns in public are open to
-// everybody, and no token is looked at.
+// The key of an entry is a pattern as in the call of mux.Handle ("GET /products", "GET
+// /orgs/{org}/", "api.example.com/products"). A key without a method also applies to
+// all patterns with the same host and path and a method, unless they have their own
+// entry. Nothing else is inherited: "/products" does not cover "/products/{id}" or
+// "/products/", and "/{org}" does not cover "/{id}". Patterns in public are open to
+// everyone, and their requests' tokens are not read.
 //
-// What no pattern matches gets the mux's own response, redirects and 405 included.
-// A handler that is itself a mux is one pattern: give it a table of its own.
+// A request that matches no pattern gets the mux's own response, including redirects
+// and 405. A handler that is itself a mux counts as one pattern: give it its own table.
 //
-// The error names every mistake in the table at once: a key that cannot be a pattern,
-// a pattern that comes twice or is public too, and what [Guard.ValidateRule] has against
-// a rule. A ServeMux does not list its patterns: an entry that none matches is not
-// found. Beside an error the handler refuses every request with 500.
+// The error lists every mistake in the table at once: a key that is not a valid
+// pattern, a pattern that occurs twice or is also public, and the errors of
+// [Guard.ValidateRule]. A ServeMux does not list its patterns, so an entry that matches
+// none of them is not detected. With an error, the returned handler rejects every
+// request with 500.
 func (g *Guard) Routes(mux *http.ServeMux, rules map[string]Rule, public ...string) (http.Handler, error) {
 	table := &routeTable{guard: g, mux: mux, routes: make(map[string]*route), logged: make(map[string]bool)}
 	var mistakes []error
@@ -79,23 +80,23 @@ type routeTable struct {
 	logged map[string]bool
 }
 
-// route is what becomes of the requests of a pattern.
+// route says how to handle the requests of a pattern.
 type route struct {
 	table    *routeTable
 	rule     Rule
 	public   bool
 	unlisted bool
-	alone    http.ServeMux // has this pattern and no other
+	alone    http.ServeMux // has only this pattern
 }
 
-// routed brings a route the handler that the mux found, through the route's own mux.
+// routed carries the handler that the mux found through the route's own mux.
 type routed struct {
 	http.ResponseWriter
 	handler http.Handler
 	pattern string
 }
 
-// routeKey is how a pattern is written with a single space after its method.
+// routeKey returns a pattern with a single space after its method.
 func routeKey(pattern string) string {
 	method, path := splitPattern(pattern)
 	if method == "" {
@@ -111,21 +112,22 @@ func splitPattern(pattern string) (method, path string) {
 	return "", pattern
 }
 
-// register has net/http itself say whether the pattern is one.
+// register lets net/http decide whether the pattern is valid.
 func (r *route) register(pattern string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("no pattern of net/http: %v", v)
+			err = fmt.Errorf("not a net/http pattern: %v", v)
 		}
 	}()
 	r.alone.Handle(pattern, r)
 	return nil
 }
 
-// ServeHTTP asks the mux for the handler and its pattern, and runs that handler alone,
-// so that the rule checked cannot be another's than the handler's. Only serving sets the
-// path values that rules need. So the request goes through a mux with this pattern
-// alone, which sets them, or answers with the redirect for which the mux named it.
+// ServeHTTP asks the mux for the handler and its pattern, and runs only that handler,
+// so that the checked rule always belongs to the handler. Rules need path values, which
+// are set only when a mux serves. So the request goes through a mux with just this
+// pattern. That mux sets them, or responds with the redirect for which the first mux
+// returned the pattern.
 func (t *routeTable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.RequestURI == "*" {
 		new(http.ServeMux).ServeHTTP(w, r) // no mux has a pattern for it
@@ -147,11 +149,11 @@ func (t *routeTable) routeOf(pattern string) *route {
 		return t.routes[path]
 	}
 	unlisted := &route{table: t, unlisted: true}
-	_ = unlisted.register(pattern) // for a redirect of CONNECT, the mux names a path, which may be no pattern: 404
+	_ = unlisted.register(pattern) // for a redirect of CONNECT, the mux returns a path that may be no valid pattern: 404
 	return unlisted
 }
 
-// ServeHTTP is what the route's own mux calls where the pattern matches.
+// ServeHTTP is called by the route's own mux when the pattern matches.
 func (r *route) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	found := w.(*routed)
 	request.Pattern = found.pattern
@@ -165,10 +167,10 @@ func (r *route) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.table.guard.serve(found.ResponseWriter, request, r.rule, found.handler)
 }
 
-// maxLoggedPatterns bounds the memory, whatever a mux has.
+// maxLoggedPatterns limits the memory, whatever the mux contains.
 const maxLoggedPatterns = 1000
 
-// logUnlisted logs a mistake of the program once for each pattern.
+// logUnlisted logs this mistake in the program once per pattern.
 func (t *routeTable) logUnlisted(r *http.Request, pattern string) {
 	t.mu.Lock()
 	logged := t.logged[pattern] || len(t.logged) >= maxLoggedPatterns

@@ -244,6 +244,66 @@ func TestRoutesOfMuxesInMuxes(t *testing.T) {
 	}
 }
 
+// TestRoutesInADryRun: the answers are those of the mux alone, a pattern without an entry
+// included, and the list is what an enforcing guard refuses.
+func TestRoutesInADryRun(t *testing.T) {
+	t.Parallel()
+	issuer, mux := m2mauthtest.NewIssuer(), http.NewServeMux()
+	for _, pattern := range []string{"GET /products", "POST /products", "GET /forgotten", "/orgs/{org}/", "GET /open"} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Route", r.Pattern+" "+r.PathValue("org"))
+			_, _ = w.Write([]byte("ok"))
+		})
+	}
+	book := new(logBook)
+	guard, decisions := deciding(t, issuer, reportOnly, func(c *m2mauth.Config) { c.Logger = slog.New(book) })
+	require.NoError(t, guard.Warm(t.Context()))
+	rules := map[string]m2mauth.Rule{"/products": m2mauth.AllScopes("read"), "POST /products": m2mauth.AllScopes("write"), "/orgs/{org}/": m2mauth.OrganizationPath("org")}
+	dry, err := guard.Routes(mux, rules, "GET /open")
+	require.NoError(t, err)
+	enforcing, err := guard.Enforcing().Routes(mux, rules, "GET /open")
+	require.NoError(t, err)
+	send := func(h http.Handler, method, path, token string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, nil)
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	refused := uint64(0)
+	for _, request := range []string{"GET /products", "HEAD /products", "POST /products", "DELETE /products", "GET /forgotten", "GET /orgs/acme/x", "GET /orgs/acme", "GET //open", "GET /open", "GET /nothing"} {
+		for _, token := range []string{"", "rubbish", issuer.Token(testguard.Shop, "read"), issuer.Token("https://other.api", "read")} {
+			method, path, _ := strings.Cut(request, " ")
+			want, got := send(mux, method, path, token), send(dry, method, path, token)
+			assert.Equal(t, []any{want.Code, want.Header(), want.Body.String()}, []any{got.Code, got.Header(), got.Body.String()}, request)
+			told := decisions.list
+			decisions.list = nil
+			strict := send(enforcing, method, path, token)
+			require.Len(t, decisions.list, len(told), request)
+			for i, d := range told {
+				assert.True(t, d.ReportOnly)
+				assert.Equal(t, decisions.list[i].Outcome, d.Outcome, request)
+				assert.Equal(t, strict.Code >= 400, d.Err != nil, request)
+				if d.Err != nil {
+					refused++
+				}
+			}
+			decisions.list = nil
+		}
+	}
+	assert.EqualValues(t, 18, refused)
+	assert.Equal(t, refused, guard.Stats().WouldRefuse)
+	told := 0
+	for _, entry := range book.take() {
+		if entry.attrs["pattern"] == "GET /forgotten" && entry.level == slog.LevelError {
+			told++
+		}
+	}
+	assert.Equal(t, 2, told, "once by each table")
+}
+
 func TestRoutesNamesEveryMistake(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
@@ -257,17 +317,17 @@ func TestRoutesNamesEveryMistake(t *testing.T) {
 	require.Error(t, err)
 	assert.Equal(t, strings.TrimSpace(`
 m2mauth: Routes: the mux is nil
-m2mauth: Routes: "": no pattern of net/http: http: invalid pattern
-m2mauth: Routes: "G(T /x": no pattern of net/http: parsing "G(T /x": at offset 0: invalid method "G(T"
-m2mauth: Routes: "GET": no pattern of net/http: parsing "GET": at offset 0: host/path missing /
-m2mauth: Routes: "GET /a//b": no pattern of net/http: parsing "GET /a//b": at offset 4: non-CONNECT pattern with unclean path can never match
+m2mauth: Routes: "": not a net/http pattern: http: invalid pattern
+m2mauth: Routes: "G(T /x": not a net/http pattern: parsing "G(T /x": at offset 0: invalid method "G(T"
+m2mauth: Routes: "GET": not a net/http pattern: parsing "GET": at offset 0: host/path missing /
+m2mauth: Routes: "GET /a//b": not a net/http pattern: parsing "GET /a//b": at offset 4: non-CONNECT pattern with unclean path can never match
 m2mauth: Routes: "GET /scopes": AllScopes("read:products") names no organization, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader
 m2mauth: Routes: "GET /twice": it comes twice
 m2mauth: Routes: "GET /zero": the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
-m2mauth: Routes: "GET /{": no pattern of net/http: parsing "GET /{": at offset 5: bad wildcard segment (must end with '}')
+m2mauth: Routes: "GET /{": not a net/http pattern: parsing "GET /{": at offset 5: bad wildcard segment (must end with '}')
 m2mauth: Routes: "GET /both": it has a rule and is public
 m2mauth: Routes: "/public": it comes twice
-m2mauth: Routes: "no slash": no pattern of net/http: parsing "no slash": at offset 3: host/path missing /`), err.Error())
+m2mauth: Routes: "no slash": not a net/http pattern: parsing "no slash": at offset 3: host/path missing /`), err.Error())
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, httptest.NewRequest("GET", "/public", nil))
 	assert.Equal(t, 500, w.Code, "beside an error nothing is served")

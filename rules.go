@@ -15,13 +15,12 @@ import (
 	"github.com/m2mauth/m2mauth/internal/keyset"
 )
 
-// Rule is what a route demands of a token that has been verified. Rules are made
-// by the functions of this package, which panic if what they would make can never
-// hold. The zero Rule refuses everything. A Rule cannot be changed and may be
-// used by many routes and goroutines.
+// Rule is what a route requires of a verified token. The functions of this package make
+// Rules. They panic if the Rule could never be met. The zero Rule rejects everything. A
+// Rule is immutable, and many routes and goroutines may use it.
 type Rule struct {
 	demand       demand
-	odd          []string // scopes that are mostly a mistake: a,b for two, and read:* for all that begin so
+	odd          []string // some scopes that are mostly a mistake: a,b for two, and read:* for all that begin so
 	organization bool     // a part compares the token's organization
 	custom       bool     // a part is a user's function
 	optional     bool
@@ -31,24 +30,24 @@ type Rule struct {
 type demand interface {
 	check(context.Context, *claimSet, Request, asking) verdict
 	appendScopes(*scopeList) (some bool)
-	appendText([]byte) []byte // as it is written in Go
+	appendText([]byte) []byte // as written in Go
 }
 
-// asking says what becomes of the user's functions in a check.
+// asking says how a check treats the user's functions.
 type asking int
 
 const (
 	askNone   asking = iota // they count as met
-	askLast                 // they are asked if the demand is met without them
-	askAtOnce               // it is known that the demand is met without them
+	askLast                 // they are called if the demand is met without them
+	askAtOnce               // the demand is known to be met without them
 )
 
-// verdict is what a demand says of a token and a request.
+// verdict is the result of a demand for a token and a request.
 type verdict struct {
 	met   bool
-	bound bool     // it is met, and what met it compared the token's organization
-	why   *refusal // where it is not met
-	lost  *refusal // where it is met but not bound: why no bound part met it
+	bound bool     // met by a part that compared the token's organization
+	why   *refusal // if not met
+	lost  *refusal // if met but not bound: why no bound part was met
 }
 
 var met = verdict{met: true}
@@ -64,13 +63,13 @@ func metIf(holds bool, otherwise *refusal) verdict {
 type refusal struct {
 	scope   bool        // a scope is missing
 	text    string      // for the caller
-	err     error       // of a user's function, which says nothing about the token
+	err     error       // of a user's function; says nothing about the token
 	denied  bool        // by Deny, which gave the text
-	counted string      // what the log counts it as, where text does not tell
+	counted string      // how the log counts it, if not by text
 	attrs   []slog.Attr // for the log
 }
 
-// with joins two reasons: a failure outweighs a scope, and that all others.
+// with merges two reasons: an err outweighs a missing scope, which outweighs the rest.
 func (a *refusal) with(b *refusal) *refusal {
 	switch {
 	case a == nil:
@@ -92,17 +91,18 @@ var (
 	noOrganization    = &refusal{text: "the token is for no organization, and this route belongs to one: request a token with organization_id"}
 )
 
-// AllScopes demands every one of the scopes. It panics if there is none, or if
-// one is empty, is not UTF-8, or has white space or control characters in it,
-// since no token can hold such a scope (RFC 6749 §3.3). A comma or a star is a
-// part of the name: a guard logs such scopes at set-up, at Warn, since they are
-// mostly a mistake.
+// AllScopes returns a rule that requires all of the scopes. It panics if there are
+// none, or if one is empty, is not UTF-8, or contains white space or control
+// characters, since no token can have such a scope (RFC 6749 §3.3). A comma or a star
+// is part of the name. Since such a scope is probably a mistake, a guard logs it at
+// set-up, at Warn.
 func AllScopes(scopes ...string) Rule { return scopeRule("AllScopes", scopes, true) }
 
-// AnyScope demands at least one of the scopes. It panics as [AllScopes] does.
+// AnyScope returns a rule that requires at least one of the scopes. It panics as
+// [AllScopes] does.
 func AnyScope(scopes ...string) Rule { return scopeRule("AnyScope", scopes, false) }
 
-// scopeRule panics in the name of the call that a user wrote.
+// scopeRule panics in the name of the call that the user wrote.
 func scopeRule(call string, scopes []string, all bool) Rule {
 	if len(scopes) == 0 {
 		panic(fmt.Sprintf("m2mauth: %s: no scope given; for any valid token use AnyToken", call))
@@ -118,27 +118,12 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 	if all {
 		rule.demand = allScopes(names.names)
 	}
-	rule.odd = slices.DeleteFunc(slices.Clone(names.names), func(s string) bool { return !strings.ContainsAny(s, ",*") })
-	return rule
-}
-
-// scopeList keeps names in order, without repeats.
-type scopeList struct {
-	names  []string
-	known  map[string]bool
-	policy *scopePolicy
-}
-
-func (l *scopeList) add(names []string) {
-	if l.known == nil {
-		l.known = make(map[string]bool)
-	}
-	for _, name := range names {
-		if !l.known[name] {
-			l.known[name] = true
-			l.names = append(l.names, name)
+	for _, name := range names.names {
+		if len(rule.odd) < maxOddScopes && strings.ContainsAny(name, ",*") {
+			rule.odd = append(rule.odd, name)
 		}
 	}
+	return rule
 }
 
 // scopes returns those that a token needs, as the issuer names them, without those that
@@ -149,7 +134,7 @@ func (r Rule) scopes(p *scopePolicy) []string {
 	switch d := r.demand.(type) {
 	case nil:
 		return nil
-	case allScopes: // most rules, for which no list is needed
+	case allScopes: // most rules, which need no list
 		list.names = slices.Clone(d)
 	case anyScope:
 		list.names = []string{d.least(p)}
@@ -198,13 +183,13 @@ func (s anyScope) check(_ context.Context, c *claimSet, _ Request, _ asking) ver
 	return metIf(c.scopes.HasAny(s...), lacksScope)
 }
 
-// noScopes is embedded in demands that name none.
+// noScopes is embedded in demands that name no scope.
 type noScopes struct{}
 
 func (noScopes) appendScopes(*scopeList) bool { return false }
 
-// AnyToken demands nothing but a valid token. See the warning at
-// [Guard.Authenticate]: that is identification, not permission.
+// AnyToken returns a rule that requires only a valid token. That is identification, not
+// permission: see [Guard.Authenticate].
 func AnyToken() Rule { return Rule{demand: anyToken{}} }
 
 type anyToken struct{ noScopes }
@@ -213,10 +198,11 @@ func (anyToken) appendText(b []byte) []byte { return append(b, "AnyToken()"...) 
 
 func (anyToken) check(context.Context, *claimSet, Request, asking) verdict { return met }
 
-// MachineToken demands a token of an application itself: [Claims.IsMachine].
+// MachineToken returns a rule that requires a token of an application itself:
+// [Claims.IsMachine].
 func MachineToken() Rule { return Rule{demand: machine{is: true}} }
 
-// UserToken demands a token that an application got for a user of it.
+// UserToken returns a rule that requires a token that an application got for a user.
 func UserToken() Rule { return Rule{demand: machine{is: false}} }
 
 type machine struct {
@@ -235,8 +221,8 @@ func (m machine) check(_ context.Context, c *claimSet, _ Request, _ asking) verd
 	return metIf(c.machine() == m.is, otherKind)
 }
 
-// ClientID demands a token that one of these applications asked for, whether for
-// itself or for a user: [Claims.ClientID].
+// ClientID returns a rule that requires a token that one of these applications
+// requested, for itself or for a user: [Claims.ClientID].
 func ClientID(ids ...string) Rule {
 	mustHaveValues("ClientID", 1, ids...)
 	return Rule{demand: client{ids: slices.Clone(ids)}}
@@ -259,12 +245,12 @@ func (d client) check(_ context.Context, c *claimSet, _ Request, _ asking) verdi
 	return metIf(slices.Contains(d.ids, c.clientID), otherClient)
 }
 
-// HasClaim demands that a claim is one of the values, or an array of strings that
-// holds one. Values are compared byte by byte; numbers and booleans match
-// nothing. With Logto, remember that a claims script writes such claims. A name that
-// begins with a slash is a JSON Pointer, as in [Config].ScopeClaims:
-// /kubernetes.io/namespace. It panics if a name or a value is empty, no value is
-// given, or the name is no such pointer.
+// HasClaim returns a rule that requires a claim to be one of the values, or an array of
+// strings that contains one. Values are compared byte by byte. Numbers and booleans
+// match nothing. With Logto, keep in mind that a claims script writes such claims. A name
+// that begins with a slash is a JSON Pointer, as in [Config].ScopeClaims:
+// /kubernetes.io/namespace. HasClaim panics if a name or a value is empty, no value is
+// given, or the pointer is invalid.
 func HasClaim(name string, values ...string) Rule {
 	mustHaveValues("HasClaim", 2, append([]string{name}, values...)...)
 	parsed, err := parseClaim(name)
@@ -288,9 +274,9 @@ func (d claim) check(_ context.Context, c *claimSet, _ Request, _ asking) verdic
 	return metIf(c.hasAny(d.name, d.values), otherClaim)
 }
 
-// Organization demands a token that is limited to the organization which of
-// returns for the request, byte by byte. If of returns "" nothing passes. Only
-// a rule with such a part lets tokens with organization_id through.
+// Organization returns a rule that requires a token limited to the organization that of
+// returns for the request, compared byte by byte. If of returns "", nothing passes.
+// Only a rule with such a part accepts tokens with organization_id.
 func Organization(of func(Request) string) Rule {
 	if of == nil {
 		panic("m2mauth: Organization: the function is nil")
@@ -298,10 +284,10 @@ func Organization(of func(Request) string) Rule {
 	return organizationRule("Organization(func)", func(r Request) (string, error) { return of(r), nil })
 }
 
-// OrganizationPath is [Organization] where a wildcard of the route's path is the
-// organization: OrganizationPath("org") for /orgs/{org}/products. Where the
-// request has no such path value nothing passes. It panics if the name is empty
-// or holds signs of a pattern, such as {org} or :org.
+// OrganizationPath is [Organization] with the organization from a wildcard of the
+// route's path: OrganizationPath("org") for /orgs/{org}/products. If the request has no
+// such path value, nothing passes. It panics if the name is empty or contains pattern
+// syntax, such as {org} or :org.
 func OrganizationPath(wildcard string) Rule {
 	mustHaveValues("OrganizationPath", 1, wildcard)
 	if strings.ContainsAny(wildcard, "{}:*/") {
@@ -311,9 +297,9 @@ func OrganizationPath(wildcard string) Rule {
 		func(r Request) (string, error) { return r.PathValue(wildcard), nil }, slog.String("wildcard", wildcard))
 }
 
-// OrganizationHeader is [Organization] where a header field names it. A field
-// that comes twice names none. It panics if no field of that name (RFC 9110
-// §5.1) can bring one: Host, Authorization, and those for one hop alone.
+// OrganizationHeader is [Organization] with the organization from a header. A header
+// that occurs twice names none. It panics if no header of that name (RFC 9110 §5.1) can
+// name an organization: Host, Authorization, and hop-by-hop headers.
 func OrganizationHeader(field string) Rule {
 	mustHaveValues("OrganizationHeader", 1, field)
 	name := string(appendCall(nil, "OrganizationHeader", field))
@@ -329,8 +315,8 @@ func OrganizationHeader(field string) Rule {
 	}, slog.String("field", field))
 }
 
-// unusableHeaders are the fields that proxies and servers keep to themselves
-// (RFC 9110 §7.6.1; net/http takes Host out too), and the one with the token.
+// unusableHeaders are the headers that proxies and servers keep to themselves (RFC 9110
+// §7.6.1; net/http takes Host out too), and the one that carries the token.
 var unusableHeaders = []string{
 	"Authorization", "Connection", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
@@ -340,11 +326,11 @@ type organization struct {
 	noScopes
 	text string
 	of   func(Request) (string, error)
-	none *refusal // where of returns ""
+	none *refusal // for when of returns ""
 }
 
-// organizationRule has a refusal of its own for a request that names none, most
-// likely since the rule asks for what the route does not have.
+// organizationRule has its own refusal for a request that names no organization. Most
+// likely, the rule then asks for something that the route does not have.
 func organizationRule(text string, of func(Request) (string, error), where ...slog.Attr) Rule {
 	none := *otherOrganization
 	none.counted = "found no organization"
@@ -372,11 +358,10 @@ func (d organization) check(_ context.Context, c *claimSet, r Request, _ asking)
 	return verdict{met: true, bound: true}
 }
 
-// Custom demands what a function of yours says, such as a look-up in a database:
-// nil lets the request through, an error of [Deny] refuses it with 403 and its
-// text, and any other error is logged and answered with 500. The function is not
-// called for a token that another part of the rule refuses. name stands for it
-// in Rule.String.
+// Custom returns a rule that calls f, such as for a look-up in a database. If f returns
+// nil, the request passes. An error of [Deny] rejects it with 403 and its text. Any
+// other error is logged and gets 500. f is not called for a token that another part of
+// the rule rejects. name stands for f in Rule.String.
 func Custom(name string, f func(context.Context, Claims, Request) error) Rule {
 	if f == nil {
 		panic(fmt.Sprintf("m2mauth: Custom(%q): the function is nil", name))
@@ -407,17 +392,17 @@ func (d custom) check(ctx context.Context, c *claimSet, r Request, ask asking) v
 	return verdict{why: &refusal{err: fmt.Errorf("%s: %w", d.appendText(nil), err)}}
 }
 
-// Deny is the error by which a function given to [Custom] refuses a request. The
-// text is shown to the caller.
+// Deny returns the error with which a function given to [Custom] rejects a request. The
+// caller sees the text.
 func Deny(text string) error { return &denied{strings.ToValidUTF8(text, "?")} }
 
 type denied struct{ text string }
 
 func (d *denied) Error() string { return "m2mauth: denied: " + d.text }
 
-// AllOf demands that all of the rules are met. Functions given to [Custom] are
-// asked last. It panics if no rule is given, and if both [MachineToken] and [UserToken] are
-// among them, since no token is of both kinds.
+// AllOf returns a rule that requires all of the rules. Functions given to [Custom] are
+// called last. It panics if no rule is given, or if both [MachineToken] and [UserToken]
+// are among them, since no token is of both kinds.
 func AllOf(rules ...Rule) Rule {
 	all := ruleOf(allOf(demandsOf("AllOf", rules)), rules)
 	demands := all.demand.(allOf)
@@ -431,7 +416,8 @@ func isMachine(is bool) func(demand) bool {
 	return func(d demand) bool { return d == demand(machine{is: is}) }
 }
 
-// AnyOf demands that at least one of the rules is met. It panics if no rule is given.
+// AnyOf returns a rule that requires at least one of the rules. It panics if no rule is
+// given.
 func AnyOf(rules ...Rule) Rule {
 	return ruleOf(anyOf(demandsOf("AnyOf", rules)), rules)
 }
@@ -450,13 +436,13 @@ func demandsOf(call string, rules []Rule) []demand {
 	return demands
 }
 
-// ruleOf makes a rule of parts, and takes over from them what the whole rule says.
+// ruleOf makes a rule of parts and derives from them what applies to the whole.
 func ruleOf(d demand, parts []Rule) Rule {
 	whole := Rule{demand: d}
 	for _, part := range parts {
 		whole.organization = whole.organization || part.organization
 		whole.custom = whole.custom || part.custom
-		whole.odd = append(whole.odd, part.odd...)
+		whole.odd = append(whole.odd, part.odd[:min(len(part.odd), maxOddScopes-len(whole.odd))]...)
 	}
 	return whole
 }
@@ -472,14 +458,14 @@ func (d allOf) appendScopes(names *scopeList) (some bool) {
 	return some
 }
 
-// check asks functions last, and none once a part is not met. Only what is met when
-// they have been asked is bound: a part that a function refuses binds nothing.
+// check calls functions last, and none once a part is not met. Only a part that is met
+// after those calls is bound: a part that a function rejects binds nothing.
 func (d allOf) check(ctx context.Context, c *claimSet, r Request, ask asking) verdict {
 	if ask == askLast {
 		if without := d.check(ctx, c, r, askNone); !without.met {
 			return without
 		}
-		ask = askAtOnce // of the parts too, since all of them are met
+		ask = askAtOnce // for the parts too, since all of them are met
 	}
 	all := met
 	for _, part := range d {
@@ -515,11 +501,11 @@ func (d anyOf) appendScopes(names *scopeList) bool {
 	return slices.ContainsFunc(d, func(part demand) bool { return part.appendScopes(names) })
 }
 
-// check goes on after a part that is met but not bound if the token is limited
-// to an organization, which only a bound part may let through.
+// check continues after a part that is met but not bound if the token is limited to an
+// organization, since only a bound part may accept such a token.
 func (d anyOf) check(ctx context.Context, c *claimSet, r Request, ask asking) verdict {
 	if ask == askAtOnce {
-		ask = askLast // it is not known which part is met
+		ask = askLast // we do not know which part is met
 	}
 	var some verdict
 	for _, part := range d {
@@ -536,10 +522,10 @@ func (d anyOf) check(ctx context.Context, c *claimSet, r Request, ask asking) ve
 	return some
 }
 
-// Optional lets a request without credentials through as one without a caller:
-// [FromContext] finds no claims, and [Guard.Check] returns none and no error. A
-// request with a token must meet the rule, and a bad token is refused. Answers
-// carry Vary: Authorization. Optional cannot be part of another rule.
+// Optional returns a rule that lets a request without credentials pass as one without a
+// caller: [FromContext] finds no claims, and [Guard.Check] returns no claims and no
+// error. A request with a token must meet the rule, and an invalid token is rejected.
+// Responses carry Vary: Authorization. Optional cannot be part of another rule.
 func Optional(rule Rule) Rule {
 	if rule.demand == nil || rule.optional {
 		panic(fmt.Sprintf("m2mauth: Optional: %s cannot be optional", rule))
@@ -548,11 +534,11 @@ func Optional(rule Rule) Rule {
 	return rule
 }
 
-// IsOptional reports whether the rule was made by [Optional]: an adapter then
-// adds Vary: Authorization to every answer of the route.
+// IsOptional reports whether [Optional] made the rule. An adapter then adds Vary:
+// Authorization to every response of the route.
 func (r Rule) IsOptional() bool { return r.optional }
 
-// String returns the rule as it is written in Go.
+// String returns the rule as written in Go.
 func (r Rule) String() string {
 	switch {
 	case r.demand == nil:
@@ -585,26 +571,25 @@ func appendCall(b []byte, call string, arguments ...string) []byte {
 	return append(b, ')')
 }
 
-// authorize checks what a route demands of a verified token.
+// authorize checks what a route requires of a verified token.
 func (i *issuer) authorize(ctx context.Context, c *claimSet, r Request, rule Rule) *Error {
 	if rule.demand == nil {
 		return newError(ErrForbidden, "this route lets nobody through")
 	}
-	// The scopes of a token limited to an organization hold within that alone.
-	// Taken for more, a role in one customer's organization would open the API
-	// for all.
+	// The scopes of a token limited to an organization hold only within it. Otherwise,
+	// a role in one customer's organization would open the API for all.
 	limited := c.organizationID != "" && !i.allowOrganizations
 	if limited && !rule.organization {
 		return i.limited(c, rule)
 	}
 	v := rule.demand.check(ctx, c, r, askNone)
-	if rule.custom && v.met && (v.bound || !limited) { // asked for no token that the rest of the rule refuses
+	if rule.custom && v.met && (v.bound || !limited) { // not called for a token that the rest of the rule rejects
 		v = rule.demand.check(ctx, c, r, askAtOnce)
 	}
 	why := v.why
 	switch {
 	case v.met && limited && !v.bound && v.lost != nil && (v.lost.err != nil || v.lost.denied):
-		why = v.lost // what a function said of the organization's own part
+		why = v.lost // what a function said about the organization's own part
 	case v.met && limited && !v.bound:
 		return i.limited(c, rule)
 	case v.met:
@@ -630,7 +615,7 @@ func (i *issuer) authorize(ctx context.Context, c *claimSet, r Request, rule Rul
 
 func (i *issuer) limited(c *claimSet, rule Rule) *Error {
 	text := "the token is limited to an organization, and this route is not: request a token without organization_id"
-	if i.claims.organizations { // without one there is no such token
+	if i.claims.organizations { // this guard accepts no other tokens
 		text = "the token is an organization token, and this route belongs to no organization: no organization token opens it"
 	}
 	return newError(ErrForbidden, text,

@@ -11,8 +11,8 @@ import (
 // matters, and read:* is a name like any other. The zero Scopes is empty. Scopes is
 // immutable.
 type Scopes struct {
-	names   []string // the token's own, then those that they include; never changed, never returned
-	implied int      // how many are included
+	names   []string // the token's own, then those that they include; never changed or returned
+	implied int      // how many of names are included ones
 }
 
 func (s Scopes) own() []string { return s.names[:len(s.names)-s.implied] }
@@ -23,12 +23,12 @@ func splitScopes(claim string) []string {
 	return slices.DeleteFunc(strings.Split(claim, " "), func(s string) bool { return s == "" })
 }
 
-// Has reports whether the token has the scope, by itself or because another one includes
-// it (Config.ImpliedScopes). No token has the empty scope.
+// Has reports whether the token has the scope, either itself or because another scope
+// includes it (Config.ImpliedScopes). No token has the empty scope.
 func (s Scopes) Has(scope string) bool { return scope != "" && slices.Contains(s.names, scope) }
 
-// HasAll reports whether the token has all of the scopes. Without scopes it reports
-// false, so that a list which is empty by mistake grants nothing.
+// HasAll reports whether the token has all of the scopes. Without arguments it reports
+// false, so that a list that is empty by mistake grants nothing.
 func (s Scopes) HasAll(scopes ...string) bool {
 	for _, scope := range scopes {
 		if !s.Has(scope) {
@@ -47,16 +47,35 @@ func (s Scopes) All() iter.Seq[string] { return slices.Values(s.own()) }
 // Len returns the number of scopes that All returns.
 func (s Scopes) Len() int { return len(s.own()) }
 
-// String returns the scopes that All returns, separated by single spaces. Do not
-// split the result: if the token has its scopes as an array, one of them may contain a
-// space. Use [Scopes.All] instead.
+// String returns the scopes that All returns, separated by single spaces. Do not split
+// the result: a scope that comes from an array may contain a space. Use [Scopes.All]
+// instead.
 func (s Scopes) String() string { return strings.Join(s.own(), " ") }
+
+// scopeList keeps names in order, without repeats.
+type scopeList struct {
+	names  []string
+	known  map[string]bool
+	policy *scopePolicy
+}
+
+func (l *scopeList) add(names []string) {
+	if l.known == nil {
+		l.known = make(map[string]bool)
+	}
+	for _, name := range names {
+		if !l.known[name] {
+			l.known[name] = true
+			l.names = append(l.names, name)
+		}
+	}
+}
 
 // scopePolicy is what Config says of scopes. A nil one says nothing.
 type scopePolicy struct {
 	prefix, organization string
 
-	implied map[string][]string // all that a scope includes, over others too
+	implied map[string][]string // all scopes that a scope includes, directly or through others
 }
 
 func newScopePolicy(c *Config) *scopePolicy {
@@ -64,7 +83,7 @@ func newScopePolicy(c *Config) *scopePolicy {
 	for scope := range c.ImpliedScopes {
 		var all scopeList
 		all.add(c.ImpliedScopes[scope])
-		for i := 0; i < len(all.names); i++ { // which grows meanwhile
+		for i := 0; i < len(all.names); i++ { // names grows in the loop
 			all.add(c.ImpliedScopes[all.names[i]])
 		}
 		p.implied[scope] = all.names
@@ -72,10 +91,10 @@ func newScopePolicy(c *Config) *scopePolicy {
 	return p
 }
 
-// read returns what the names of a token's scope claims grant here.
+// read returns the scopes that the names in a token's scope claims grant here.
 func (p *scopePolicy) read(names []string) Scopes {
 	if p.prefix != "" {
-		var own []string // with no room for what is dropped, which nobody counts
+		var own []string // not sized for names: token.cost counts no room for dropped ones
 		for _, name := range names {
 			if name, ok := strings.CutPrefix(name, p.prefix); ok && name != "" {
 				own = append(own, name)
@@ -96,7 +115,7 @@ func (p *scopePolicy) read(names []string) Scopes {
 	return Scopes{names: append(names, included...), implied: len(included)}
 }
 
-// covered returns the scopes that these include, without themselves.
+// covered returns all scopes that the given ones include.
 func (p *scopePolicy) covered(names []string) map[string]bool {
 	covered := make(map[string]bool)
 	for _, name := range names {
@@ -107,7 +126,7 @@ func (p *scopePolicy) covered(names []string) map[string]bool {
 	return covered
 }
 
-// needed returns the scopes without those that others of them include.
+// needed returns the scopes without those that others among them include.
 func (p *scopePolicy) needed(names []string) []string {
 	if p == nil || len(p.implied) == 0 {
 		return names
@@ -121,7 +140,7 @@ func (p *scopePolicy) includes(scope, other string) bool {
 	return p != nil && slices.Contains(p.implied[scope], other)
 }
 
-// coversAll reports whether a token with the held scopes has all that are asked for.
+// coversAll reports whether a token with the held scopes has all scopes asked for.
 func (p *scopePolicy) coversAll(held, asked []string) bool {
 	covered := p.covered(held)
 	for _, name := range held {
@@ -130,7 +149,7 @@ func (p *scopePolicy) coversAll(held, asked []string) bool {
 	return !slices.ContainsFunc(asked, func(name string) bool { return !covered[name] })
 }
 
-// asIssued returns scopes under the names that the issuer has for them.
+// asIssued returns scopes by the names that the issuer uses.
 func (p *scopePolicy) asIssued(names []string) []string {
 	if p == nil || p.prefix == "" {
 		return names
@@ -140,27 +159,6 @@ func (p *scopePolicy) asIssued(names []string) []string {
 		issued[i] = p.prefix + name
 	}
 	return issued
-}
-
-// scopesOfAll is what holds for the scopes of all the issuers, for a challenge to
-// somebody whose issuer is not known.
-func scopesOfAll(issuers []*issuer) *scopePolicy {
-	first := issuers[0].claims.scopes
-	if len(issuers) == 1 {
-		return first
-	}
-	all := &scopePolicy{prefix: first.prefix, implied: maps.Clone(first.implied)}
-	for _, i := range issuers[1:] {
-		if i.claims.scopes.prefix != all.prefix {
-			all.prefix = ""
-		}
-		for scope, included := range all.implied {
-			all.implied[scope] = slices.DeleteFunc(slices.Clone(included), func(name string) bool {
-				return !slices.Contains(i.claims.scopes.implied[scope], name)
-			})
-		}
-	}
-	return all
 }
 
 // cycleIn returns a way from a scope back to itself, or nil if there is none.

@@ -12,44 +12,44 @@ type KeyState string
 // The states of the keys. Requests are served in the first two.
 const (
 	KeysFresh   KeyState = "fresh"   // within KeyTTL, or static
-	KeysStale   KeyState = "stale"   // past it, and within KeyStaleFor: the issuer fails, or nobody asked
+	KeysStale   KeyState = "stale"   // past KeyTTL but within KeyStaleFor: the issuer fails, or no request came
 	KeysExpired KeyState = "expired" // past both
 	KeysNone    KeyState = "none"    // never fetched
 )
 
-// KeyStatus is a report on the issuer's keys at one moment, for dashboards and
-// alarms. For a readiness probe use [Guard.Warm], which also fetches. That of a
-// guard made by [Join] is the status of the issuer whose keys are worst off, so
-// that an alarm sees it, and Others are those of the other issuers, worst first.
+// KeyStatus reports on the issuer's keys at one moment, for dashboards and alerts. For
+// a readiness probe use [Guard.Warm], which also fetches. For a guard made by [Join] it
+// is the status of the issuer whose keys are in the worst state, so that an alert sees
+// it. Others has the other issuers, worst first.
 type KeyStatus struct {
 	Issuer      string
 	State       KeyState
 	CoolingDown bool          // unknown key IDs cause no fetch at the moment, and get 503
 	LastSuccess time.Time     // zero if there was none, or the keys are static
 	Age         time.Duration // since LastSuccess
-	NextRefresh time.Time     // from then on a request starts a fetch; zero if the keys are static
+	NextRefresh time.Time     // a request after this starts a fetch; zero if the keys are static
 	Keys        []PublishedKey
 	LastError   string // of the last fetch; "" if it succeeded
-	Fetches     int    // attempts, that under way included
+	Fetches     int    // attempts, including one in progress
 	Failures    int
 	Others      []KeyStatus // nil unless the guard was made by Join
 }
 
-// PublishedKey is a key of the issuer's set. Algorithm is "" if it cannot be used.
+// PublishedKey is a key of the issuer's set. Algorithm is "" if the key is unusable.
 type PublishedKey struct{ ID, Algorithm string }
 
-// Stats counts what became of tokens since the guard was made. Known tokens are
-// answered from memory, and wait for nothing.
+// Stats counts what happened to tokens since the guard was made. Cached tokens wait for
+// nothing.
 type Stats struct {
-	Hits, Misses uint64 // of the memory for verified tokens
-	Evicted      uint64 // forgotten for want of room
+	Hits, Misses uint64 // of the cache for verified tokens
+	Evicted      uint64 // dropped to make room
 	Shared       uint64 // waited for another request's check of the same token
 	Waited       uint64 // waited for their turn to be verified
-	Refused      uint64 // of those that would have had to wait, or waited in vain: 429 and 503
-	WouldRefuse  uint64 // requests that would be refused, and passed: see Config.InsecureReportOnlyUntil
+	Refused      uint64 // would have had to wait, or waited in vain: 429 and 503
+	WouldRefuse  uint64 // requests that would be rejected, but passed: see Config.InsecureReportOnlyUntil
 }
 
-// Stats returns the counts at this moment.
+// Stats returns the current counts.
 func (g *Guard) Stats() (s Stats) {
 	if !g.ready() {
 		return s
@@ -64,7 +64,7 @@ func (g *Guard) Stats() (s Stats) {
 	return s
 }
 
-// Keys reports on the issuer's keys. It waits for nothing and fetches nothing.
+// Keys reports on the issuer's keys. It does not wait and does not fetch.
 func (g *Guard) Keys() KeyStatus {
 	if !g.ready() {
 		return KeyStatus{State: KeysNone}
@@ -76,7 +76,7 @@ func (g *Guard) Keys() KeyStatus {
 	}
 	slices.SortFunc(all, func(a, b KeyStatus) int {
 		return cmp.Or(
-			cmp.Compare(badness[b.State], badness[a.State]),
+			cmp.Compare(severity[b.State], severity[a.State]),
 			cmp.Compare(min(1, len(b.LastError)), min(1, len(a.LastError))), // one that fails now
 			cmp.Compare(a.Issuer, b.Issuer),
 		)
@@ -88,7 +88,7 @@ func (g *Guard) Keys() KeyStatus {
 	return worst
 }
 
-var badness = map[KeyState]int{KeysFresh: 0, KeysStale: 1, KeysExpired: 2, KeysNone: 3}
+var severity = map[KeyState]int{KeysFresh: 0, KeysStale: 1, KeysExpired: 2, KeysNone: 3}
 
 func (k *keySource) status(now time.Time) KeyStatus {
 	k.mu.Lock()

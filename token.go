@@ -3,9 +3,9 @@ package m2mauth
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,30 +17,30 @@ import (
 	"github.com/m2mauth/m2mauth/internal/strictjson"
 )
 
-// joseHeader is what the guard reads of a token's header (RFC 7515 §4). jwk,
-// jku, x5u and x5c are ignored: a token does not name the key to trust. alg is
-// under the one name that internal/jose has for it.
+// joseHeader is what the guard reads from a token's header (RFC 7515 §4). jwk, jku, x5u
+// and x5c are ignored: a token does not choose the key to trust. alg has the name that
+// internal/jose uses.
 type joseHeader struct {
 	alg, typ, kid  string
 	hasTyp, hasKID bool
 }
 
-// token is a token that has been read. Once its key is set and its signature
-// checked, it may be remembered; what was only needed for that is let go.
+// token is a token that has been read. Once its key is set and its signature checked,
+// it may be cached. What only the check needed is dropped then.
 type token struct {
 	issuer    *issuer
 	claims    *claimSet
 	header    joseHeader
-	key       *jose.Key // that verified the signature
+	key       *jose.Key // verified the signature
 	signature []byte
 
 	kept     string            // the token without the second half of its signature
 	restHash [sha256.Size]byte // of that half
 }
 
-// verify checks everything of a token but what a route demands. A token that
-// passed lately is recalled; of any other, what is cheap is checked first and
-// the key last, so that rubbish causes no fetch and no signature check.
+// verify checks everything about a token except what a route requires. A cached token
+// is recalled. For any other, cheap checks come first and the key last, so that an
+// invalid token causes no fetch and no signature check.
 func (g *Guard) verify(ctx context.Context, raw string, r Request, dry bool) (t *token, remembered bool, e *Error) {
 	if len(raw) > g.maxTokenBytes {
 		return nil, false, newError(ErrRequest, fmt.Sprintf("the access token is longer than %s", inBytes(g.maxTokenBytes)), slog.Int("bytes", len(raw)))
@@ -60,23 +60,6 @@ func (g *Guard) verify(ctx context.Context, raw string, r Request, dry bool) (t 
 	return t, false, nil
 }
 
-func notOneToken() *Error {
-	return newError(ErrRequest, "the Authorization field must be Bearer and one token, without quotes, spaces and line breaks")
-}
-
-func isToken68(s string) bool {
-	s = strings.TrimRight(s, "=")
-	return s != "" && span(s, &token68Chars) == len(s)
-}
-
-// inBytes writes a number of bytes for people.
-func inBytes(n int) string {
-	if n%1024 == 0 {
-		return fmt.Sprintf("%d KiB", n/1024)
-	}
-	return fmt.Sprintf("%d bytes", n)
-}
-
 // verifyNew verifies a token that is not remembered, and remembers it.
 func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.Time, dry bool) (t *token, e *Error) {
 	if r != nil && !isToken68(raw) {
@@ -93,17 +76,17 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 	if t.key, _, e = i.keys.find(ctx, now, g.waitsFor(raw, dry), t.header.kid, t.header.hasKID, t.header.alg, source); e != nil {
 		return nil, e
 	}
-	if dry { // by the context: a check that is given up so is left to those who can wait
+	if dry { // by the context, so that the check passes to callers that can wait
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, maxReportOnlyWait, errUndecided)
 		defer cancel()
 	}
-	var from string // whom the request counts as, once that was asked
+	var from string // the request's group, once QueueKey was called
 	verified, err := g.admission.Do(ctx, checkKey{raw, t.key}, admission.Check{
 		Bytes:    len(raw),
 		Source:   func() string { from = g.source(r); return from },
 		Deadline: time.Now().Add(maxQueueTime),
-		Known:    func() bool { return g.tokens.has(raw, t.key) }, // verified between our look at the memory and now
+		Known:    func() bool { return g.tokens.has(raw, t.key) }, // verified after our look-up
 		Run: func() bool {
 			if t.key.Verify(bytesOf(t.claims.signed), t.signature) != nil {
 				return false
@@ -120,27 +103,27 @@ func (g *Guard) verifyNew(ctx context.Context, raw string, r Request, now time.T
 		return nil, newError(ErrSignature, "the token's signature is wrong",
 			slog.String("alg", t.header.alg), slog.String("kid", keyset.Loggable(t.header.kid)))
 	}
-	if t.kept == "" { // another request made the check
+	if t.kept == "" { // another request ran the check
 		t.forget(raw)
 	}
-	// The key and a place for the check may have been waited for.
+	// We may have waited for the key and for a place in the queue.
 	if e := i.claims.checkTimes(t.claims, time.Now()); e != nil {
 		return nil, e
 	}
 	return t, nil
 }
 
-// checkKey is what is checked: a token, against a key.
+// checkKey identifies a check: a token and a key.
 type checkKey struct {
 	raw string
 	key *jose.Key
 }
 
-// maxQueueTime is how long a new token waits for its signature check.
+// maxQueueTime limits how long a new token waits for its signature check.
 const maxQueueTime = 2 * time.Second
 
-// notAdmitted makes the error of one caller whose token was not verified, from what
-// all callers get alike.
+// notAdmitted makes an error for one caller, whose token was not verified, from the
+// error that all callers get.
 func notAdmitted(ctx context.Context, err error, source string) *Error {
 	kind, attrs := ErrUnavailable, []slog.Attr(nil)
 	switch err {
@@ -159,6 +142,10 @@ func notAdmitted(ctx context.Context, err error, source string) *Error {
 	return e
 }
 
+// waitsFor is what a request holds that waits for keys with a token, unless a dry run
+// lets it pass.
+func (g *Guard) waitsFor(raw string, dry bool) held { return held{g.waitingBytes, len(raw), dry} }
+
 // recall makes those checks of a remembered token again that depend on the clock
 // and on the keys. If it is neither good nor an error, the token is as one never
 // seen: its key has been replaced under its key ID.
@@ -172,6 +159,53 @@ func (g *Guard) recall(ctx context.Context, t *token, raw string, r Request, now
 		e = t.issuer.claims.checkTimes(t.claims, time.Now())
 	}
 	return e == nil && key == t.key, e
+}
+
+// issuerOf returns the issuer that a token claims to be of.
+func (g *Guard) issuerOf(raw string) (*issuer, *Error) {
+	if len(g.issuers) == 1 {
+		return g.issuers[0], nil
+	}
+	signed, _, e := splitToken(raw)
+	if e != nil {
+		return nil, e
+	}
+	_, encoded, _ := strings.Cut(signed, ".")
+	payload, err := jose.DecodeBase64URL(encoded)
+	if err != nil {
+		return nil, notBase64URL("payload")
+	}
+	var iss jsontext.Value
+	err = strictjson.Object(payload, func(name []byte, value jsontext.Value) error {
+		if string(name) == "iss" {
+			iss = value
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, newError(ErrMalformed, payloadText)
+	}
+	name, e := requiredString("iss", iss)
+	if e != nil {
+		return nil, e
+	}
+	for _, i := range g.issuers {
+		if i.claims.issuer == name {
+			return i, nil
+		}
+	}
+	return nil, newError(ErrIssuer, "the token is from another issuer than those that this API trusts",
+		expected(strings.Join(g.issuerNames(), " ")), got(name))
+}
+
+// issuerNames returns the issuers whose tokens are taken here, in order.
+func (g *Guard) issuerNames() []string {
+	names := make([]string, len(g.issuers))
+	for n, i := range g.issuers {
+		names[n] = i.claims.issuer
+	}
+	slices.Sort(names)
+	return names
 }
 
 // read reads a token and checks what needs no key.
@@ -199,8 +233,8 @@ func (i *issuer) read(raw string, now time.Time) (t *token, e *Error) {
 	return t, nil
 }
 
-// splitToken takes a JWS in compact serialization (RFC 7515 §7.1) apart. Dots
-// are counted before anything is cut, so that thousands of them cost nothing.
+// splitToken splits a JWS in compact serialization (RFC 7515 §7.1). It counts dots
+// before it cuts anything, so that thousands of dots cost nothing.
 func splitToken(raw string) (signed string, signature []byte, e *Error) {
 	if raw == "" {
 		return "", nil, newError(ErrMalformed, "the token is empty")
@@ -228,8 +262,6 @@ func splitToken(raw string) (signed string, signature []byte, e *Error) {
 func notBase64URL(part string) *Error {
 	return newError(ErrMalformed, "the token's "+part+" is not strict base64url")
 }
-
-var errMember = errors.New("a member has the wrong type")
 
 // readHeader reads and checks a token's header.
 func (i *issuer) readHeader(encoded string) (h joseHeader, e *Error) {
@@ -265,13 +297,13 @@ func (i *issuer) readHeader(encoded string) (h joseHeader, e *Error) {
 		return h, newError(ErrMalformed, "the token's header is not one strict JSON object, or a member of it has the wrong type")
 	}
 	if critical {
-		// RFC 7515 §4.1.11: nobody here understands any extension. b64 (RFC
-		// 7797) changes what is signed, and so counts even without crit.
+		// RFC 7515 §4.1.11: we support no extension. b64 (RFC 7797) changes what is
+		// signed, so it counts even without crit.
 		return h, newError(ErrMalformed, "the token's header demands an extension (crit or b64), and none is supported")
 	}
 	if nested {
-		// RFC 7519 §7.2: the payload is to be read as a token, and we would read
-		// it as claims.
+		// RFC 7519 §7.2: the payload is a nested token, which we would misread as
+		// claims.
 		return h, newError(ErrMalformed, "the token's header says that its payload is another token (cty), and nested tokens are not accepted")
 	}
 	alg, known := jose.Algorithm(h.alg)
@@ -286,11 +318,11 @@ func (i *issuer) readHeader(encoded string) (h joseHeader, e *Error) {
 	return h, nil
 }
 
-// accessTokenType is the typ of RFC 9068 §2.1 as mediaType gives it.
+// accessTokenType is the typ of RFC 9068 §2.1, as returned by mediaType.
 const accessTokenType = "at+jwt"
 
-// accepts reports whether the header's typ is in Config.TokenTypes. A typ that
-// is there but empty is no type, and not an absent one.
+// accepts reports whether the header's typ is in Config.TokenTypes. A typ that is
+// present but empty is not an absent one, and is never accepted.
 func (i *issuer) accepts(h joseHeader) bool {
 	if !h.hasTyp {
 		return i.types[""]
@@ -298,9 +330,9 @@ func (i *issuer) accepts(h joseHeader) bool {
 	return h.typ != "" && i.types[mediaType(h.typ)]
 }
 
-// typeHint says what to do about a token of another type. JWT is the typ of ID
-// tokens, so that nobody is led to accept it: docs/issuers.md says which issuers give
-// it to access tokens too.
+// typeHint says what to do about a token with another typ. ID tokens have the typ JWT,
+// so the hint does not suggest to accept it. docs/issuers.md says which issuers use it
+// for access tokens too.
 func typeHint(h joseHeader) string {
 	switch {
 	case !h.hasTyp:
@@ -311,12 +343,12 @@ func typeHint(h joseHeader) string {
 	return "the token's typ is not one that this API accepts: if the issuer marks access tokens so, this API's TokenTypes must name it"
 }
 
-// mediaType returns a typ in the one form used for comparing: lower case,
-// without the prefix that RFC 7515 §4.1.9 lets an issuer leave out.
+// mediaType normalizes a typ for comparison: lower case, without the prefix that RFC
+// 7515 §4.1.9 lets an issuer omit.
 func mediaType(typ string) string {
 	typ = keyset.LowerASCII(typ)
 	if short, cut := strings.CutPrefix(typ, "application/"); cut && short != "" {
-		return short // never "", which stands for an absent typ
+		return short // never "", which means an absent typ
 	}
 	return typ
 }

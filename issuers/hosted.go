@@ -165,10 +165,12 @@ func Okta(issuer, audience string) (m2mauth.Config, error) {
 var userPool = regexp.MustCompile(`^[a-z]+(-[a-z0-9]+)+_[0-9A-Za-z]+$`)
 
 // Cognito is for a user pool of Amazon Cognito, by its ID, a resource server, by its
-// identifier, and the IDs of the app clients that may call the API. An access token
-// of Cognito names no audience unless a user's client asked for a resource, so it
-// is its scopes that say which API it is for: those of other resource servers are
-// dropped, and the rest are read without the resource server's identifier.
+// identifier, and the IDs of the app clients that may call the API without naming it. An
+// access token of Cognito names no audience unless a user's client asked for a resource, so
+// it is its scopes that say which API it is for: those of other resource servers are
+// dropped, and the rest are read without the resource server's identifier. A token whose
+// aud is the resource server is accepted whichever client of the pool asked for it: to keep
+// to the list there too, add client_id to Config.RequiredClaims.
 func Cognito(userPoolID, resourceServer string, clients ...string) (m2mauth.Config, error) {
 	a := arguments{function: "Cognito"}
 	a.form("userPoolID", userPoolID, userPool, "the user pool's ID, such as eu-west-1_AbCdEf123")

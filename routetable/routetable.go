@@ -38,13 +38,13 @@ type entry struct {
 func New(guard *m2mauth.Guard, rules map[string]m2mauth.Rule, public ...string) *Table {
 	t := &Table{entries: make(map[Route]entry)}
 	if err := guard.ValidateRule(m2mauth.OrganizationPath("any")); err != nil { // only a guard that New did not make refuses that
-		t.mistake("%s", plain(err))
+		t.mistake("%w", err)
 		return t
 	}
 	for _, key := range slices.Sorted(maps.Keys(rules)) {
 		rule := rules[key]
 		if err := guard.ValidateRule(rule); err != nil {
-			t.mistake("%q: %s", key, plain(err))
+			t.mistake("%q: %w", key, err)
 			rule = m2mauth.Rule{}
 		}
 		t.add(key, entry{rule: rule})
@@ -58,8 +58,6 @@ func New(guard *m2mauth.Guard, rules map[string]m2mauth.Rule, public ...string) 
 func (t *Table) mistake(format string, arguments ...any) {
 	t.mistakes = append(t.mistakes, fmt.Errorf("m2mauth: Routes: "+format, arguments...))
 }
-
-func plain(err error) string { return strings.TrimPrefix(err.Error(), "m2mauth: ") }
 
 func (t *Table) add(key string, e entry) {
 	route := parse(key)

@@ -73,9 +73,9 @@ m2mauth: Routes: "" is no route: write a method and a path, such as GET /product
 m2mauth: Routes: "GET" is no route: write a method and a path, such as GET /products, or a path alone
 m2mauth: Routes: "GET\t/tab" is no route: write a method and a path, such as GET /products, or a path alone
 m2mauth: Routes: "GET /a b" is no route: write a method and a path, such as GET /products, or a path alone
-m2mauth: Routes: "GET /scopes": AllScopes("read") names no organization, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader
+m2mauth: Routes: "GET /scopes": m2mauth: AllScopes("read") names no organization, and this Guard is for organization tokens; add Organization, OrganizationPath or OrganizationHeader
 m2mauth: Routes: "GET /twice" comes twice
-m2mauth: Routes: "GET /zero": the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
+m2mauth: Routes: "GET /zero": m2mauth: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
 m2mauth: Routes: "products" is no route: write a method and a path, such as GET /products, or a path alone
 m2mauth: Routes: "GET /both" has a rule and is public
 m2mauth: Routes: "/public2" comes twice
@@ -94,7 +94,7 @@ func TestAGuardThatIsNone(t *testing.T) {
 	t.Parallel()
 	for _, guard := range []*m2mauth.Guard{nil, {}} {
 		table := routetable.New(guard, map[string]m2mauth.Rule{"GET /products": m2mauth.AnyToken()}, "/healthz")
-		require.ErrorContains(t, table.Validate(), "m2mauth: Routes: the Guard is nil or was not made by New")
+		require.ErrorContains(t, table.Validate(), "m2mauth: Routes: m2mauth: the Guard is nil or was not made by New")
 		_, public := table.Rule(route{"GET", "/healthz"})
 		assert.False(t, public)
 	}

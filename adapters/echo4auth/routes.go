@@ -1,6 +1,8 @@
 package echo4auth
 
 import (
+	"net/http"
+	"reflect"
 	"slices"
 
 	"github.com/labstack/echo/v4"
@@ -28,25 +30,78 @@ import (
 // has no entry is refused. The check comes after the middlewares that e.Use had before,
 // such as CORS, and before a route's own. What no route matches is echo's own to answer,
 // e.RouteNotFound included.
+//
+// A request whose method is changed after echo has looked for its route, as by
+// MethodOverride in e.Use, is refused for everybody: it runs the route of the first method.
+// Put such a middleware into e.Pre before Routes is called, and none before it that calls
+// c.SetRequest, or echo goes by the first method all the same.
 func Routes(guard *m2mauth.Guard, e *echo.Echo, rules map[string]m2mauth.Rule, public ...string) error {
 	table, routes := routetable.New(guard, rules, public...), routesOf(e)
 	known := make(map[routetable.Route]bool)
 	for _, r := range routes {
 		known[r] = true
 	}
-	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
+	e.Pre(func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			// c.Path is also set where another method has a route, and echo answers 405.
-			route := routetable.Route{Method: c.Request().Method, Path: c.Path()}
-			if known[route] || route.Path != "" && slices.Contains(routesOf(e), route) {
-				if rule, open := table.Rule(route); !open {
-					return check(c, guard, rule, next)
-				}
-			}
+			c.Set(methodKey, c.Request().Method)
 			return next(c)
 		}
 	})
+	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			route := routetable.Route{Method: c.Request().Method, Path: c.Path()}
+			rule, open := table.Rule(route)
+			switch {
+			case answersItself(c.Handler()):
+				return next(c)
+			case c.Get(methodKey) != route.Method: // whose rule it is cannot be told
+				rule, open = m2mauth.Rule{}, false
+			case !known[route] && !slices.Contains(routesOf(e), route) && isNotFound(e, route.Path):
+				return next(c)
+			}
+			if open {
+				return next(c)
+			}
+			return check(c, guard, rule, next)
+		}
+	})
 	return table.Validate(routes...)
+}
+
+// methodKey is where the method is kept by which echo looks for the route: echo does not
+// say of which method the route is that it found.
+const methodKey = "echo4auth.method"
+
+// options is echo's answer to OPTIONS of a path that has no such route.
+var options = func() uintptr {
+	e := echo.New()
+	e.GET("/", echo.NotFoundHandler)
+	c := e.NewContext(nil, nil)
+	e.Router().Find(http.MethodOptions, "/", c)
+	return reflect.ValueOf(c.Handler()).Pointer()
+}()
+
+// answersItself reports whether a handler is one of echo's own, for 404 and 405. All
+// handlers of routes are of one function of echo's, which none of these is.
+func answersItself(h echo.HandlerFunc) bool {
+	at := reflect.ValueOf(h).Pointer()
+	return at == reflect.ValueOf(echo.NotFoundHandler).Pointer() || at == reflect.ValueOf(echo.MethodNotAllowedHandler).Pointer() || at == options
+}
+
+// isNotFound reports whether e.RouteNotFound has a handler for the path.
+func isNotFound(e *echo.Echo, path string) bool {
+	has := func(router *echo.Router) bool {
+		return slices.ContainsFunc(router.Routes(), func(r *echo.Route) bool { return r.Method == echo.RouteNotFound && r.Path == path })
+	}
+	if has(e.Router()) {
+		return true
+	}
+	for _, router := range e.Routers() {
+		if has(router) {
+			return true
+		}
+	}
+	return false
 }
 
 func routesOf(e *echo.Echo) (routes []routetable.Route) {

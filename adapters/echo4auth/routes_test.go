@@ -55,7 +55,7 @@ func TestRoutesNamesEveryMistake(t *testing.T) {
 	}, "GET /healthz", "/products", "GET /zero")
 	require.Error(t, err)
 	assert.Equal(t, strings.TrimSpace(`
-m2mauth: Routes: "GET /zero": the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
+m2mauth: Routes: "GET /zero": m2mauth: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
 m2mauth: Routes: "products" is no route: write a method and a path, such as GET /products, or a path alone
 m2mauth: Routes: "GET /zero" has a rule and is public
 m2mauth: Routes: "/products" is public, and there is no such route
@@ -96,6 +96,56 @@ func TestRoutesTellsRoutesFromWhatEchoAnswersItself(t *testing.T) {
 	}
 	for request, want := range map[string]int{"GET /products": 401, "GET /late": 401, "DELETE /products": 405, "GET /public/x": 200, "POST /public/x": 401, "GET http://other.test/hosted": 401, "GET http://other.test/products": 404} {
 		assert.Equal(t, want, status(e, request, ""), request)
+	}
+}
+
+// TestRoutesOfAChangedMethod: middlewares that change the method after echo has found the
+// route, as MethodOverride does in e.Use, must not pick another route's rule, or none.
+func TestRoutesOfAChangedMethod(t *testing.T) {
+	t.Parallel()
+	issuer, guard := guardForRoutes(t)
+	reader, writer := issuer.Token("https://shopping.api", "read:products"), issuer.Token("https://shopping.api", "write:products")
+	override := func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if method := c.Request().Header.Get("X-Method"); method != "" {
+				c.Request().Method = method
+			}
+			return next(c)
+		}
+	}
+	for name, test := range map[string]struct {
+		before, after func(*echo.Echo)
+		want          map[string]int // by X-Method, for a reader
+	}{
+		"in Use, which has no effect on the route": {func(e *echo.Echo) { e.Use(override) }, nil, map[string]int{"": 403, "GET": 403, "FOO": 403, "POST": 403}},
+		"in Pre, as echo says":                     {func(e *echo.Echo) { e.Pre(override) }, nil, map[string]int{"": 403, "GET": 200, "FOO": 405, "POST": 403}},
+		"in Pre after Routes":                      {nil, func(e *echo.Echo) { e.Pre(override) }, map[string]int{"": 403, "GET": 403, "POST": 403}},
+		"in Use after Routes":                      {nil, func(e *echo.Echo) { e.Use(override) }, map[string]int{"": 403, "GET": 403, "FOO": 403}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := echo.New()
+			if test.before != nil {
+				test.before(e)
+			}
+			e.GET("/products", ok)
+			e.POST("/products", ok)
+			require.NoError(t, echo4auth.Routes(guard, e, map[string]m2mauth.Rule{
+				"GET /products": m2mauth.AllScopes("read:products"), "POST /products": m2mauth.AllScopes("write:products"),
+			}))
+			if test.after != nil {
+				test.after(e)
+			}
+			for method, want := range test.want {
+				r := httptest.NewRequest("POST", "/products", nil)
+				r.Header.Set("X-Method", method)
+				r.Header.Set("Authorization", "Bearer "+reader)
+				w := httptest.NewRecorder()
+				e.ServeHTTP(w, r)
+				assert.Equal(t, want, w.Code, "X-Method: %s", method)
+			}
+			assert.Equal(t, 200, status(e, "POST /products", writer))
+		})
 	}
 }
 

@@ -56,7 +56,7 @@ func TestRoutesNamesEveryMistake(t *testing.T) {
 	}, "GET /healthz", "/products", "GET /zero")
 	require.Error(t, err)
 	assert.Equal(t, strings.TrimSpace(`
-m2mauth: Routes: "GET /zero": the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
+m2mauth: Routes: "GET /zero": m2mauth: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
 m2mauth: Routes: "products" is no route: write a method and a path, such as GET /products, or a path alone
 m2mauth: Routes: "GET /zero" has a rule and is public
 m2mauth: Routes: "/any" has no rule and is not public: it lets nobody through

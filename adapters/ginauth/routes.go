@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/gin-gonic/gin"
@@ -31,17 +33,22 @@ import (
 //
 // A key is a method and a path as gin's router.Routes lists them. One without a method
 // holds for all routes of that path that have no entry of their own. Nothing else is
-// inherited. A route that is made later and has no entry is refused for everybody, as by
+// inherited. \: in a path is the same as a colon, as gin has it once it serves. A route that is made later and has no entry is refused for everybody, as by
 // the zero Rule. What no route matches is gin's own to answer: NoRoute and NoMethod,
-// which no rule guards, and redirects.
+// which no rule guards, and redirects. A request whose method a middleware has changed is
+// refused for everybody, unless that called router.HandleContext, as gin would run the
+// route of the first method.
 func Routes(guard *m2mauth.Guard, router *gin.Engine, rules map[string]m2mauth.Rule, public ...string) (validate func() error) {
-	table := routetable.New(guard, rules, public...)
+	table := routetable.New(guard, unescaped(rules), unescapedAll(public)...)
 	var valid atomic.Bool
 	middleware := func(c *gin.Context) {
 		if c.FullPath() == "" { // no route
 			return
 		}
-		rule, open := table.Rule(routetable.Route{Method: c.Request.Method, Path: c.FullPath()})
+		rule, open := table.Rule(routeOf(c.Request.Method, c.FullPath()))
+		if c.GetString(methodKey) != c.Request.Method { // the route that runs is the first method's
+			rule, open = m2mauth.Rule{}, false
+		}
 		switch {
 		case !valid.Load():
 			c.Abort()
@@ -50,16 +57,50 @@ func Routes(guard *m2mauth.Guard, router *gin.Engine, rules map[string]m2mauth.R
 			check(c, guard, rule)
 		}
 	}
+	first := func(c *gin.Context) { c.Set(methodKey, c.Request.Method) }
+	router.Handlers = slices.Concat(gin.HandlersChain{first}, router.Handlers)
 	router.Use(middleware)
 	return func() error {
 		var routes []routetable.Route
 		for _, r := range router.Routes() {
-			routes = append(routes, routetable.Route{Method: r.Method, Path: r.Path})
+			routes = append(routes, routeOf(r.Method, r.Path))
 		}
 		err := errors.Join(table.Validate(routes...), madeTooEarly(router, table, middleware))
 		valid.Store(err == nil)
 		return err
 	}
+}
+
+// methodKey is where the method is kept by which gin has found the route.
+const methodKey = "ginauth.method"
+
+// routeOf is a route under the one name for it: when gin begins to serve, it replaces the
+// \: of a path that has a colon by the colon.
+func routeOf(method, path string) routetable.Route {
+	return routetable.Route{Method: method, Path: unescape(path)}
+}
+
+func unescape(path string) string { return strings.ReplaceAll(path, `\:`, ":") }
+
+// unescaped leaves a key alone that would become another one, so that it matches no route.
+func unescaped(rules map[string]m2mauth.Rule) map[string]m2mauth.Rule {
+	named := make(map[string]m2mauth.Rule, len(rules))
+	for key, rule := range rules {
+		if _, taken := rules[unescape(key)]; !taken {
+			named[unescape(key)] = rule
+		} else {
+			named[key] = rule
+		}
+	}
+	return named
+}
+
+func unescapedAll(keys []string) []string {
+	named := make([]string, len(keys))
+	for i, key := range keys {
+		named[i] = unescape(key)
+	}
+	return named
 }
 
 // madeTooEarly finds routes that do not have the middleware, also in a group that was made
@@ -79,7 +120,7 @@ func madeTooEarly(router *gin.Engine, table *routetable.Table, middleware gin.Ha
 		for i := range handlers.Len() {
 			guarded = guarded || handlers.Index(i).Pointer() == reflect.ValueOf(middleware).Pointer()
 		}
-		route := routetable.Route{Method: method, Path: path}
+		route := routeOf(method, path)
 		if _, public := table.Rule(route); !guarded && !public {
 			mistakes = append(mistakes, fmt.Errorf("ginauth: Routes: %q was made, or its group was, before Routes was called, so that it is open", route))
 		}

@@ -57,7 +57,7 @@ func TestRoutesNamesEveryMistake(t *testing.T) {
 	assert.Equal(t, 500, status(router, "GET", "/products", issuer.Token(audience, "read:products")), "not validated")
 
 	assert.Equal(t, strings.TrimSpace(`
-m2mauth: Routes: "GET /zero": the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
+m2mauth: Routes: "GET /zero": m2mauth: the zero Rule lets nobody through; make one with AllScopes, AnyScope or AnyToken
 m2mauth: Routes: "products" is no route: write a method and a path, such as GET /products, or a path alone
 m2mauth: Routes: "GET /zero" has a rule and is public
 m2mauth: Routes: "/products" is public, and there is no such route
@@ -89,6 +89,66 @@ func TestRoutesRefusesALaterRouteWithoutEntry(t *testing.T) {
 		assert.Equal(t, want, status(router, method, path, reader), request)
 	}
 	assert.Equal(t, 401, status(router, "GET", "/late", ""))
+}
+
+// TestRoutesOfAnEscapedColon: gin drops the backslash when it starts to serve.
+func TestRoutesOfAnEscapedColon(t *testing.T) {
+	t.Parallel()
+	issuer, guard := guardForRoutes(t)
+	for _, key := range []string{`GET /items\:export`, "GET /items:export", `/items\:export`} {
+		router := gin.New()
+		validate := ginauth.Routes(guard, router, map[string]m2mauth.Rule{key: m2mauth.AllScopes("read:products")}, `/open\:x`)
+		router.GET(`/items\:export`, ok)
+		router.GET(`/open\:x`, ok)
+		require.NoError(t, validate(), key)
+		for range 2 {
+			assert.Equal(t, 200, status(router, "GET", "/items:export", issuer.Token(audience, "read:products")), key)
+			assert.Equal(t, 403, status(router, "GET", "/items:export", issuer.Token(audience)), key)
+			assert.Equal(t, 200, status(router, "GET", "/open:x", ""), key)
+			require.NoError(t, validate(), key)
+		}
+	}
+	router := gin.New()
+	validate := ginauth.Routes(guard, router, map[string]m2mauth.Rule{`GET /items\:x`: m2mauth.AllScopes("write:products"), "GET /items:x": m2mauth.AllScopes("read:products")})
+	router.GET(`/items\:x`, ok)
+	router.GET("/items:x", ok)
+	require.ErrorContains(t, validate(), "GET /items", "while it serves, gin has one name for the two, so one rule cannot be told from the other")
+}
+
+// TestRoutesOfAChangedMethod: the handler that runs is that of the method by which gin
+// found the route, and so must the rule be.
+func TestRoutesOfAChangedMethod(t *testing.T) {
+	t.Parallel()
+	issuer, guard := guardForRoutes(t)
+	router := gin.New()
+	override := func(again bool) gin.HandlerFunc {
+		return func(c *gin.Context) {
+			if method := c.Request.Header.Get("X-Method"); method != "" && method != c.Request.Method {
+				if c.Request.Method = method; again {
+					router.HandleContext(c)
+					c.Abort()
+				}
+			}
+		}
+	}
+	for _, again := range []bool{false, true} {
+		router = gin.New()
+		router.Use(override(again))
+		validate := ginauth.Routes(guard, router, map[string]m2mauth.Rule{
+			"GET /products": m2mauth.AllScopes("read:products"), "POST /products": m2mauth.AllScopes("write:products"),
+		})
+		router.GET("/products", ok)
+		router.POST("/products", func(c *gin.Context) { c.String(201, "made") })
+		require.NoError(t, validate())
+		for method, want := range map[string][2]int{"": {403, 403}, "POST": {403, 403}, "FOO": {403, 404}, "GET": {403, 200}} {
+			r := httptest.NewRequest("POST", "/products", nil)
+			r.Header.Set("X-Method", method)
+			r.Header.Set("Authorization", "Bearer "+issuer.Token(audience, "read:products"))
+			w := httptest.NewRecorder()
+			router.ServeHTTP(w, r)
+			assert.Equal(t, want[map[bool]int{true: 1}[again]], w.Code, "X-Method: %s, HandleContext: %v", method, again)
+		}
+	}
 }
 
 func TestRoutesOfAGuardThatIsNone(t *testing.T) {

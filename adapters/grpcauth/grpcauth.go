@@ -37,6 +37,8 @@
 //     token. [grpc.MaxRecvMsgSize] limits it to 4 MiB by default.
 //   - While [m2mauth.Guard.ReportOnly] is true, methods without a rule are served, and
 //     streams outlive their tokens. Those that did end within a minute after that time.
+//     One that began then without a valid token goes on until the caller or the handler
+//     ends it: restart the server then.
 package grpcauth
 
 import (

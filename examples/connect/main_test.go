@@ -141,7 +141,7 @@ func TestWhatAClientSees(t *testing.T) {
 			"the request could not be authorized because of an internal error", ""},
 		{"503: no keys", down, routes, []string{"Bearer " + down.Token(audience, "read:products")},
 			connect.CodeUnavailable, connect.CodeUnavailable,
-			"the token cannot be checked at the moment, since the issuer's keys cannot be had: try again later", "Retry-After"},
+			"the token cannot be checked at the moment, since the issuer's keys are unavailable: try again later", "Retry-After"},
 	} {
 		ours, plain := guards(t, test.issuer)
 		ourClient, plainClient := serve(t, test.routes(ours)), serve(t, test.routes(plain))

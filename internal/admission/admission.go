@@ -1,9 +1,9 @@
-// Package admission bounds how many expensive checks run at one time. The others
-// wait in a queue that serves sources in turn, so that a flood from one source does
-// not delay the others, and callers that ask for the same check share one run.
+// Package admission limits how many expensive checks run at a time. The others wait in
+// a queue that serves sources in turn, so that a flood from one source does not delay
+// the others. Callers that ask for the same check share one run.
 //
-// It knows neither what is checked nor who asks: a check has a key, a size and a
-// source. Its errors are plain values, the same for all callers.
+// The package knows neither what is checked nor who asks: a check has a key, a size and
+// a source. Its errors are plain values, the same for all callers.
 package admission
 
 import (
@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// Why a check has no result. These are all errors of [Controller.Do].
+// Why a check has no result. [Controller.Do] returns no other errors.
 var (
-	// ErrOverShare: the source or its network has as much of the queue as it may,
-	// or others wanted less and took the caller's place.
+	// ErrOverShare: the source or its network already has its share of the queue, or
+	// others with less of it took the caller's place.
 	ErrOverShare = errors.New("its source or network has its share of the queue")
-	// ErrFull: the queue has no place left for one more source.
+	// ErrFull: the queue has no place for one more source.
 	ErrFull = errors.New("too many sources wait")
 	// ErrWaitedTooLong: the deadline passed.
 	ErrWaitedTooLong = errors.New("waited too long for other tokens to be verified")
@@ -27,34 +27,34 @@ var (
 	ErrGone = errors.New("the caller went away")
 )
 
-// Bounds of the two queues: places, and the bytes that a caller may keep in memory
-// for one place.
+// Limits of the two queues: places, and the bytes that a caller may keep in memory per
+// place.
 const (
-	maxQueued   = 2000 // wait for their turn, with 16 MiB in all
+	maxQueued   = 2000 // wait for their turn, with 16 MiB in total
 	queuedBytes = 8 << 10
 
-	maxSharing   = 8192 // wait for another's run, with 24 MiB in all
+	maxSharing   = 8192 // wait for another's run, with 24 MiB in total
 	sharingBytes = 3 << 10
 )
 
 // Check is what one caller asks for.
 type Check struct {
 	Bytes    int           // that the caller keeps in memory while it waits
-	Source   func() string // whom the caller counts as; not called if the check is known
-	Deadline time.Time     // the end of any wait; a run that has begun is not given up
-	Known    func() bool   // reports that the check is good, without a run: another may just have ended
+	Source   func() string // the caller's group; not called if the check is known
+	Deadline time.Time     // the end of any wait; a run that has begun is not stopped
+	Known    func() bool   // reports that the check is good without a run, since another one may just have ended
 	Run      func() bool   // reports whether the check is good
 }
 
-// Controller decides when a check runs, and for whom. Checks with equal keys are the
+// Controller decides when checks run and in which order. Checks with equal keys are the
 // same check.
 type Controller[K comparable] struct {
 	gate    *gate
-	refused atomic.Uint64 // of those who wait for another's run, or would have
+	refused atomic.Uint64 // callers that waited for another's run, or would have
 
 	mu       sync.Mutex // guards the fields below
 	underWay map[K]*run
-	sharers  *queue // who waits for another's run
+	sharers  *queue // callers that wait for another's run
 	shared   uint64
 }
 
@@ -72,24 +72,24 @@ type run struct {
 	done   chan struct{} // closed once state is final; guards the fields below
 	state  runState
 	good   bool   // the result, if it has one
-	source string // that was refused
-	err    error  // why
+	source string // the source that was refused
+	err    error  // why it was refused
 }
 
 type runState int
 
 const (
 	begun     runState = iota
-	answered           // for all who wait
-	refused            // for those of the same source: they would wait in the same queue
-	abandoned          // its caller went away or panicked: the next one runs the check
+	answered           // for everyone who waits
+	refused            // only for the same source, which would wait in the same queue
+	abandoned          // its caller went away or panicked, and the next one runs the check
 )
 
-// Do returns what the check found. It calls check.Run unless another caller already
-// runs the same check: then it waits for that result. A caller that gives up leaves
-// the check to the next; a caller that is refused leaves it to the next of another
-// source. A panic of check.Run is one of Do. After an error this caller's Run was
-// not called.
+// Do returns the result of the check. It calls check.Run, unless another caller already
+// runs the same check: then it waits for that result. A caller that gives up leaves the
+// check to the next one, and a caller that is refused to the next one from another
+// source. A panic in check.Run is a panic of Do. If Do returns an error, this caller's
+// Run was not called.
 func (c *Controller[K]) Do(ctx context.Context, key K, check Check) (good bool, err error) {
 	for {
 		r, own := c.join(key)
@@ -111,7 +111,7 @@ func (c *Controller[K]) Do(ctx context.Context, key K, check Check) (good bool, 
 	}
 }
 
-// join returns the run that is under way, or begins one of the caller's own.
+// join returns the run in progress, or begins one for the caller.
 func (c *Controller[K]) join(key K) (r *run, own bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,7 +123,7 @@ func (c *Controller[K]) join(key K) (r *run, own bool) {
 }
 
 func (c *Controller[K]) run(ctx context.Context, key K, r *run, check Check) (good bool, err error) {
-	state := abandoned // unless it gets to its end
+	state := abandoned // unless it gets to the end
 	defer func() {
 		r.state = state
 		c.mu.Lock()
@@ -144,7 +144,7 @@ func (c *Controller[K]) run(ctx context.Context, key K, r *run, check Check) (go
 	return good, err
 }
 
-// share waits for a run of another caller.
+// share waits for another caller's run.
 func (c *Controller[K]) share(ctx context.Context, r *run, source string, check Check) (err error) {
 	w := newWaiter(nil)
 	c.mu.Lock()
@@ -155,7 +155,7 @@ func (c *Controller[K]) share(ctx context.Context, r *run, source string, check 
 	if err != nil {
 		return err
 	}
-	defer func() { // however the wait ends, also by a panic in a context of the user's
+	defer func() { // however the wait ends, even by a panic in a user's context
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !w.leave(left) && err == nil { // it was displaced
@@ -165,20 +165,20 @@ func (c *Controller[K]) share(ctx context.Context, r *run, source string, check 
 	return w.wait(ctx, r.done, check.Deadline)
 }
 
-// Stats are counts since the Controller was made, and what is there at the moment.
+// Stats holds counts since the Controller was made, and the current state.
 type Stats struct {
 	Shared  uint64 // waited for another's run
 	Waited  uint64 // waited for their turn
 	Refused uint64 // got an error
 
-	Free     int // places for runs
-	Waiting  int // for their turn
-	Sources  int // entries about those who wait for their turn: 0 if nobody does
-	UnderWay int // checks
-	Sharing  int // wait for another's run
+	Free     int // free places for runs
+	Waiting  int // callers waiting for their turn
+	Sources  int // entries about those callers: 0 if there are none
+	UnderWay int // checks in progress
+	Sharing  int // callers waiting for another's run
 }
 
-// Stats returns the counts at this moment.
+// Stats returns the current counts.
 func (c *Controller[K]) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,8 +198,8 @@ func (c *Controller[K]) Stats() Stats {
 	}
 }
 
-// Hold takes all free places, so that tests see what others do meanwhile. Each call
-// of release gives one back.
+// Hold takes all free places, so that tests can see what others do meanwhile. Each call
+// of release returns one.
 func (c *Controller[K]) Hold() (places int, release func()) {
 	g := c.gate
 	g.mu.Lock()

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gateModel is the gate as plain lists: who runs, and who waits in the order of
-// arrival; and in which order networks, and sources within them, will be served.
+// gateModel is the gate as plain lists: who runs, who waits in order of arrival, and in
+// which order networks and their sources will be served.
 type gateModel struct {
 	t      *testing.T
 	gate   *gate
@@ -29,15 +29,15 @@ type gateModel struct {
 	refused uint64
 }
 
-// gateRequest is a request that asks for a place, holds it until told to end, and
-// tells what came of it.
+// gateRequest is a request that asks for a place, holds it until it is ended, and
+// reports the result.
 type gateRequest struct {
 	source  string
 	cost    int // places in the queue
 	asked   time.Time
 	cancel  context.CancelFunc
 	begun   chan struct{}
-	end     chan bool // true: by a panic
+	end     chan bool // true: with a panic
 	result  chan error
 	panics  chan any
 	ordinal int
@@ -53,11 +53,11 @@ func (r *gateRequest) network() string {
 func newGateModel(t *testing.T, most int) *gateModel {
 	m := &gateModel{t: t, gate: newGate(), places: 2, most: most, turns: map[string][]string{}}
 	m.gate.queue = newQueue(most, queuedBytes)
-	m.gate.places = func() int { return m.places } // on any machine
+	m.gate.places = func() int { return m.places } // the same on any machine
 	return m
 }
 
-// sum is how many places those who wait have, of whom f says so.
+// sum returns how many places the waiters take for which f returns true.
 func (m *gateModel) sum(f func(*gateRequest) bool) (n int) {
 	for _, r := range m.waiting {
 		if f(r) {
@@ -67,8 +67,8 @@ func (m *gateModel) sum(f func(*gateRequest) bool) (n int) {
 	return n
 }
 
-// longest is the most places that a queue has, of those that f tells apart; those
-// of whom it says "" are left out.
+// longest returns the most places of any queue, where f names a waiter's queue. It
+// ignores waiters for which f returns "".
 func (m *gateModel) longest(f func(*gateRequest) string) (most int) {
 	sums := make(map[string]int)
 	for _, r := range m.waiting {
@@ -80,7 +80,7 @@ func (m *gateModel) longest(f func(*gateRequest) string) (most int) {
 	return most
 }
 
-// ask sends a request, and settles what must happen to it at once.
+// ask sends a request and settles what must happen to it at once.
 func (m *gateModel) ask(source string, cost, ordinal int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &gateRequest{
@@ -136,7 +136,7 @@ func (m *gateModel) ask(source string, cost, ordinal int) {
 	m.serve()
 }
 
-// turn lets a queue take its place among those that wait for their turn, or go.
+// turn adds a queue to those waiting for their turn, or removes it.
 func (m *gateModel) turn(within, name string, waits bool) {
 	turns := m.turns[within]
 	if at := slices.Index(turns, name); waits && at < 0 {
@@ -147,8 +147,8 @@ func (m *gateModel) turn(within, name string, waits bool) {
 	m.turns[within] = turns
 }
 
-// displaced looks for those who had to go: as few as that takes, all of one queue,
-// which had most, and each the newest of the longest queue at its time.
+// displaced looks for those that had to go: only as many as necessary, all from one
+// queue, which had the most, and each the newest of the longest queue at its time.
 func (m *gateModel) displaced(lacking int, queueOf func(*gateRequest) string, longest int) {
 	var gone []*gateRequest
 	for _, r := range m.waiting {
@@ -207,7 +207,7 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-// finish ends a running check; its place goes to the source whose turn it is.
+// finish ends a running check. Its place goes to the source whose turn it is.
 func (m *gateModel) finish(i int, byPanic bool) {
 	r := m.running[i]
 	r.end <- byPanic
@@ -241,7 +241,7 @@ func (m *gateModel) removes(r *gateRequest) {
 	m.turn(r.network(), r.source, slices.ContainsFunc(m.waiting, func(other *gateRequest) bool { return other.source == r.source }))
 }
 
-// leaves takes a waiter out that gave up, or had to go.
+// leaves removes a waiter that gave up or was displaced.
 func (m *gateModel) leaves(r *gateRequest, why error) {
 	m.refuses(r, why)
 	m.removes(r)
@@ -257,7 +257,7 @@ func (m *gateModel) cancel(i int) {
 	m.leaves(r, ErrGone)
 }
 
-// pass lets time go by; who waited too long is refused.
+// pass lets time pass. Those that waited too long are refused.
 func (m *gateModel) pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -285,7 +285,7 @@ func (m *gateModel) check() {
 	assert.Equal(m.t, m.refused, m.gate.refused.Load())
 }
 
-// compare holds that a queue has those who wait, and leads to them in turn.
+// compare checks that a queue holds the waiters and leads to them in turn.
 func (m *gateModel) compare(q *queue, name string, waiting []*gateRequest) {
 	m.t.Helper()
 	taken := 0
@@ -318,7 +318,7 @@ func (m *gateModel) compare(q *queue, name string, waiting []*gateRequest) {
 
 var gateSources = []string{"192.0.2.1", "2001:db8:1:1::/64", "2001:db8:1:2::7", "a name"}
 
-// run does what the bytes say, each an act with an argument.
+// run does what the bytes say. Each is an action with an argument.
 func (m *gateModel) run(acts []byte) {
 	for i, act := range acts {
 		source := gateSources[act>>4&3]
@@ -363,8 +363,8 @@ func (m *gateModel) run(acts []byte) {
 	assert.Zero(m.t, m.gate.busy, "all places are back")
 }
 
-// The gate does what the model does: places, turns, bounds, displacing, time,
-// cancelling and panics, in any order.
+// The gate does what the model does: places, turns, limits, displacement, time,
+// cancellation and panics, in any order.
 func FuzzGate(f *testing.F) {
 	f.Add([]byte{0, 0, 16, 32, 6, 6, 6, 6})
 	f.Add([]byte{0, 0, 16, 11, 13, 0xfd, 0xfd, 10, 10})
@@ -387,7 +387,7 @@ func randomActs(random *rand.Rand) []byte {
 	return acts
 }
 
-// The bounds are out of a short script's reach.
+// A short script cannot reach the limits.
 func TestTheGateKeepsItsModelAtItsBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newGateModel(t, 200)

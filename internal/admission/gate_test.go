@@ -18,7 +18,7 @@ import (
 // maxQueueTime is how long the tests' callers wait.
 const maxQueueTime = 2 * time.Second
 
-// slowGate is a gate in a bubble, whose checks go on until leave ends one.
+// slowGate is a gate in a bubble. Each of its checks runs until leave ends it.
 type slowGate struct {
 	*gate
 	ending chan struct{}
@@ -29,7 +29,7 @@ func (g slowGate) leave() {
 	synctest.Wait()
 }
 
-// fullGate returns a gate of one place, which is taken.
+// fullGate returns a gate with one place, which is taken.
 func fullGate() slowGate {
 	g := slowGate{newGate(), make(chan struct{})}
 	g.places = func() int { return 1 }
@@ -37,8 +37,8 @@ func fullGate() slowGate {
 	return g
 }
 
-// queueUp lets a source wait, behind those who wait already. The answer comes on
-// the channel once its check has ended.
+// queueUp lets a source wait behind those that already wait. The channel gets the
+// answer when its check has ended.
 func queueUp(ctx context.Context, g slowGate, source string) <-chan error {
 	answer := make(chan error, 1)
 	go func() { answer <- g.do(ctx, source, 600, time.Now().Add(maxQueueTime), func() { <-g.ending }) }()
@@ -86,7 +86,7 @@ func TestSourcesAreServedInTurn(t *testing.T) {
 				arrivals := strings.Fields(test.arrivals)
 				for _, who := range arrivals {
 					go g.do(t.Context(), who[:1], 600, time.Now().Add(maxQueueTime), func() {
-						served = append(served, who) // one at a time: there is one place
+						served = append(served, who) // one at a time, since there is one place
 						<-g.ending
 					})
 					synctest.Wait()
@@ -209,7 +209,7 @@ func TestWhoLeavesOnceItsCheckHasBegunStaysUntilItEnds(t *testing.T) {
 	})
 }
 
-// A check that waits runs in a goroutine that no server recovers for.
+// A waiting check runs in a goroutine in which no server recovers a panic.
 func TestAPanicInACheckIsItsRequests(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestTheGateUnderLoad(t *testing.T) {
 	wg.Wait()
 	assert.LessOrEqual(t, most.Load(), int64(places))
 	assert.EqualValues(t, clients*rounds, uint64(entered.Load())+g.refused.Load(), "everybody got an answer")
-	assert.Eventually(t, func() bool { // where the last to wait gave up, its place is given back after
+	assert.Eventually(t, func() bool { // if the last waiter gave up, its place is returned only afterwards
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return g.busy == 0

@@ -6,33 +6,34 @@ import (
 	"net/netip"
 )
 
-// queue is a bounded place to wait. Networks are served in turn, within a network
-// its sources, and the requests of a source in the order in which they came. A
-// network has half of the places at most. When all are taken, a request of a short
-// queue takes the place of the newest of the longest queue: however many flood,
-// each gets no more than an even share, and who wants less than that gets it all.
+// queue is a bounded place to wait. Networks are served in turn, then the sources
+// within a network, and the requests of a source in order of arrival. A network gets at
+// most half of the places. When all places are taken, a request of a short queue takes
+// the place of the newest in the longest queue. So however many sources flood, none
+// gets more than an even share, and a source that needs less than that gets all it
+// needs.
 //
-// It is a tree: in the root are networks, in those are sources, and in those are
-// waiters. Whoever uses it holds a lock of its own.
+// It is a tree of networks, their sources, and their waiters. The user of a queue must
+// hold a lock.
 type queue struct {
 	name   string
 	parent *queue
-	unit   int // bytes for which one place is counted
-	most   int // places
+	unit   int // bytes per place
+	most   int // limit of places
 
 	taken   int           // places
 	waiting int           // waiters
-	turns   list.List     // of *queue, or in a source of *waiter; the front is next
+	turns   list.List     // of *queue, or of *waiter in a source; the front is next
 	turn    *list.Element // of this queue among its parent's turns
 
 	inside  map[string]*queue // by name; nil in a source
-	longest longestFirst      // the same
+	longest longestFirst      // the same queues
 	index   int               // in the parent's longest
 }
 
-// waiter is in a queue. What is not the queue's is set before it enters.
+// waiter is in a queue. Fields that the queue does not set are set before it enters.
 type waiter struct {
-	done  chan struct{} // closed once nothing is waited for
+	done  chan struct{} // closed when the wait is over
 	state waiterState
 
 	source *queue
@@ -49,20 +50,20 @@ const (
 	entering  waiterState = iota
 	waiting               // the only state in which it is in a queue
 	called                // its turn has come
-	displaced             // by one of a shorter queue
-	left                  // of its own accord
+	displaced             // by a waiter of a shorter queue
+	left                  // on its own
 )
 
 func newWaiter(check func()) *waiter { return &waiter{check: check, done: make(chan struct{})} }
 
-// newQueue makes a queue of so many places. A waiter that keeps up to unit bytes
-// takes one of them, and one that keeps more takes more.
+// newQueue makes a queue with so many places. A waiter that keeps up to unit bytes
+// takes one place, and one that keeps more takes more.
 func newQueue(places, unit int) *queue {
 	return &queue{most: places, unit: unit, inside: make(map[string]*queue)}
 }
 
-// enter lets w, which keeps so many bytes, wait for its source. It may displace
-// others, whose done it closes.
+// enter lets w, which keeps so many bytes, wait for its source. It may displace other
+// waiters, and closes their done.
 func (q *queue) enter(w *waiter, source string, bytes int) error {
 	w.places = max(1, (bytes+q.unit-1)/q.unit)
 	names := []string{networkOf(source), source}
@@ -81,8 +82,8 @@ func (q *queue) enter(w *waiter, source string, bytes int) error {
 	return nil
 }
 
-// makeRoom reports whether a waiter of the queue within q that the names lead to
-// has room, or could be given it. lacking is how many places q's parents lack.
+// makeRoom reports whether there is room, or room can be made, for a waiter of the
+// queue within q that the names lead to. lacking is how many places q's parents lack.
 func (q *queue) makeRoom(places, lacking int, names []string) bool {
 	if q == nil { // nobody waits there yet
 		return lacking == 0
@@ -116,8 +117,8 @@ func (q *queue) child(name string) *queue {
 	return c
 }
 
-// displace takes the newest waiters out of the longest queues within q, until so
-// many places are free.
+// displace removes the newest waiters from the longest queues within q until so many
+// places are free.
 func (q *queue) displace(places int) {
 	for places > 0 {
 		at := q
@@ -131,7 +132,7 @@ func (q *queue) displace(places int) {
 	}
 }
 
-// next takes out the waiter whose turn it is, or returns nil.
+// next removes and returns the waiter whose turn it is, or returns nil.
 func (q *queue) next() *waiter {
 	if q.waiting == 0 {
 		return nil
@@ -158,8 +159,8 @@ func (w *waiter) leave(to waiterState) bool {
 	return true
 }
 
-// count adds waiters and places to a source and to what it is in. What is empty
-// then goes.
+// count adds waiters and places to a source and to its parents. It removes those that
+// are then empty.
 func (q *queue) count(waiters, places int) {
 	for ; q != nil; q = q.parent {
 		q.waiting += waiters
@@ -176,9 +177,9 @@ func (q *queue) count(waiters, places int) {
 	}
 }
 
-// networkOf returns the /48 of a source that is an IPv6 address or network:
-// providers give a site that much, so that one can send from 65,536 networks of
-// the size that counts as a source. Any other source is a network by itself.
+// networkOf returns the /48 of a source that is an IPv6 address or network. Providers
+// give a site that much, so one sender can have 65,536 networks of the size that counts
+// as a source. Any other source is its own network.
 func networkOf(source string) string {
 	ip, err := netip.ParseAddr(source)
 	bits := ip.BitLen()

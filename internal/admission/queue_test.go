@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// One who sends less than an even share, while others flood, is hardly refused.
-// Checks take a millisecond; the floods send many times what can be checked.
+// A source that sends less than an even share is hardly ever refused while others
+// flood. Checks take a millisecond. The floods send many times what can be checked.
 func TestFloodsTakeNextToNothingFromOthers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -68,8 +68,8 @@ func TestFloodsTakeNextToNothingFromOthers(t *testing.T) {
 	}
 }
 
-// The queue is full, of three sources. Whoever has less than an even share gets a
-// place, and whoever came last of the longest queue gives it.
+// The queue is full, with three sources. A source with less than an even share gets a
+// place, and the newest of the longest queue gives it up.
 func TestTheNewestOfTheLongestQueueMakesRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestTheNewestOfTheLongestQueueMakesRoom(t *testing.T) {
 		displaced("b", 3)
 		ask("c")
 		displaced("c", 3)
-		ask("d") // 3 3 2 2, with whichever of the three it is
+		ask("d") // 3 3 2 2, from any of the three
 		refused := 0
 		for source, of := range answers {
 			for _, answer := range of {
@@ -158,7 +158,7 @@ func TestNetworkOfASource(t *testing.T) {
 	}
 }
 
-// Go changes GOMAXPROCS when the limits of a container change.
+// Go changes GOMAXPROCS when a container's limits change.
 func TestPlacesFollowTheCores(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestPlacesFollowTheCores(t *testing.T) {
 		}
 		require.Equal(t, 1, begun())
 		places.Store(4)
-		g.leave() // one place is used on, and each of those is told by the one before
+		g.leave() // one place stays in use, and each waiter gets it from the one before
 		assert.Equal(t, 4, begun())
 		assert.Equal(t, 7, g.queue.waiting)
 		places.Store(2)

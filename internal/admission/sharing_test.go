@@ -11,13 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// key is a token and a key, say.
+// key stands for a token and its key.
 type key [2]string
 
 var theKey = key{"token", "key"}
 
-// request asks for a check in the bubble, up to where it waits. What the caller does
-// not say is so that the check is run at once, or waits as long as anybody does.
+// request starts a check in the bubble, and returns when it waits. By default, the
+// check runs at once, or waits as long as any other.
 func request(ctx context.Context, c *Controller[key], what key, source string, check Check) <-chan answer {
 	check.Source = func() string { return source }
 	if check.Deadline.IsZero() {
@@ -45,7 +45,7 @@ type answer struct {
 	panicked any
 }
 
-// lasts is a check that takes so long.
+// lasts is a check that takes this long.
 func lasts(d time.Duration, good bool) Check {
 	return Check{Run: func() bool { time.Sleep(d); return good }}
 }
@@ -96,7 +96,7 @@ func TestOnlyTheSameTokenAndKeyShareACheck(t *testing.T) {
 	})
 }
 
-// A check that is known takes no place, and nobody is asked whom it counts as.
+// A known check takes no place, and nobody calls its Source.
 func TestAKnownCheckNeverQueues(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -135,11 +135,11 @@ func TestOneWhoGivesUpFreesOnlyItself(t *testing.T) {
 	})
 }
 
-// However the one who runs the check ends without an answer, the next runs it.
+// However the caller that runs the check ends without an answer, the next one runs it.
 func TestACheckWithoutAnswerIsLeftToTheNext(t *testing.T) {
 	t.Parallel()
-	// fill takes all places for runs, and leaves so many in the queue, where one of
-	// the first one's source waits.
+	// fill takes all places for runs, and leaves so many waiters in the queue, one of
+	// them from the first caller's source.
 	fill := func(c *Controller[key], queued int) (undo func()) {
 		queue := c.gate.queue
 		c.gate.queue = newQueue(queued+1, queuedBytes)
@@ -152,7 +152,7 @@ func TestACheckWithoutAnswerIsLeftToTheNext(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		places, queued int
-		known          func(cancel func()) // what becomes of the first before its run
+		known          func(cancel func()) // what happens to the first before its run
 		run            func()
 		want           answer
 	}{
@@ -210,7 +210,8 @@ func TestACheckWithoutAnswerIsLeftToTheNext(t *testing.T) {
 	}
 }
 
-// A source's refusal is for those of that source: they would wait in the same queue.
+// A refusal applies only to callers of the same source, which would wait in the same
+// queue.
 func TestARefusalIsSharedWithinItsSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -239,7 +240,7 @@ func TestARefusalIsSharedWithinItsSource(t *testing.T) {
 	})
 }
 
-// Its caller would be told that it went away; the others did not.
+// The caller would learn that it went away, and the others did not.
 func TestARefusalOfOneWhoWentAwayIsNotShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -255,7 +256,7 @@ func TestARefusalOfOneWhoWentAwayIsNotShared(t *testing.T) {
 	})
 }
 
-// Whoever runs the check, nobody waits longer than the queue lets one wait.
+// Whoever runs the check, nobody waits longer than the queue allows.
 func TestOneWhoSharesACheckWaitsNoLongerThanItsOwnDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -269,8 +270,8 @@ func TestOneWhoSharesACheckWaitsNoLongerThanItsOwnDeadline(t *testing.T) {
 	})
 }
 
-// Of those who share, too, a source that has less displaces the newest of the one
-// that has most, and each takes places by its bytes.
+// Among those who share, too, a source with less displaces the newest of the source
+// with the most, and each takes places by its bytes.
 func TestThoseWhoShareHaveTheirSharesToo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -313,7 +314,7 @@ func TestAPanickingContextKeepsNoPlaceAmongThoseWhoShare(t *testing.T) {
 	})
 }
 
-// Hold is what other checks do, as far as those who wait can see.
+// For those who wait, Hold looks like other checks.
 func TestHold(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -1,7 +1,7 @@
-// Package jose reads public keys (RFC 7517) and checks signatures (RFC 7515)
-// with them. It is the only importer of jwx, which verifies by the standard
-// library's cryptography. jwx reads keys more laxly than is good here, so they
-// are read strictly by this package, and jwx only sees keys that fit.
+// Package jose reads public keys (RFC 7517) and uses them to check signatures (RFC
+// 7515). It is the only importer of jwx, which verifies with the standard library's
+// cryptography. jwx reads keys less strictly than is safe here, so this package reads
+// them itself, and jwx only sees valid keys.
 package jose
 
 import (
@@ -23,15 +23,15 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
 
-// Bounds of RSA moduli, in bits. RFC 7518 §3.3 asks for 2048 at least; over
-// 8192 a key's only use would be to make verifiers work.
+// Limits of RSA moduli, in bits. RFC 7518 §3.3 requires at least 2048. A key over 8192
+// would only make verifiers work.
 const (
 	minRSABits = 2048
 	maxRSABits = 8192
 )
 
-// algorithms maps the names of what can be verified to one name each: RFC 9864
-// gives Ed25519 signatures, EdDSA in RFC 8037, a second name.
+// algorithms maps each name of a supported algorithm to a single one: RFC 9864 gives
+// Ed25519 signatures, which RFC 8037 calls EdDSA, a second name.
 var algorithms = map[string]string{
 	"ES256": "ES256", "ES384": "ES384", "ES512": "ES512",
 	"RS256": "RS256", "RS384": "RS384", "RS512": "RS512",
@@ -39,8 +39,8 @@ var algorithms = map[string]string{
 	"EdDSA": "EdDSA", "Ed25519": "EdDSA",
 }
 
-// Algorithm returns the one name under which this package knows a signature
-// algorithm; ok is false for any that it does not verify, such as none and HS256.
+// Algorithm returns the name that this package uses for a signature algorithm. ok is
+// false for any that it does not verify, such as none and HS256.
 func Algorithm(name string) (canonical string, ok bool) {
 	canonical, ok = algorithms[name]
 	return canonical, ok
@@ -63,8 +63,8 @@ var curves = map[string]struct {
 type Key struct {
 	id        string
 	hasID     bool
-	algorithm string // "" in a key that cannot be used
-	problem   error  // why it cannot
+	algorithm string // "" if the key is unusable
+	problem   error  // why the key is unusable
 	public    crypto.PublicKey
 	verifier  jws.Verifier
 }
@@ -72,11 +72,11 @@ type Key struct {
 // ID returns the key's kid; ok is false if it has none.
 func (k *Key) ID() (kid string, ok bool) { return k.id, k.hasID }
 
-// Algorithm returns the name of the key's algorithm, as [Algorithm] gives it,
-// and "" for a key that cannot be used.
+// Algorithm returns the key's algorithm, by the name that [Algorithm] returns, or ""
+// for an unusable key.
 func (k *Key) Algorithm() string { return k.algorithm }
 
-// Problem returns why the key cannot be used, and nil for one that can.
+// Problem returns why the key is unusable, or nil.
 func (k *Key) Problem() error { return k.problem }
 
 // Equal reports whether both keys have the same kid, algorithm and material.
@@ -90,19 +90,20 @@ func (k *Key) Same(other *Key) bool {
 	return ok && k.algorithm == other.algorithm && public.Equal(other.public)
 }
 
-// privateMembers make a JWK a private or symmetric key (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
+// privateMembers make a JWK a private or symmetric key (RFC 7518 §6.2.2, §6.3.2,
+// §6.4.1).
 var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
-// ErrEncryption is the problem of a key that is published for encryption, as many
-// issuers have one.
+// ErrEncryption is the problem of a key that is published for encryption. Many issuers
+// have one.
 var ErrEncryption = errors.New("use is enc: the key is for encryption")
 
-// ParseKey reads one JWK. Beside an error it still returns a key, which fits no
-// algorithm, if at least the kid could be read, so that callers can tell a kid
-// that is published from one that is not. Where an issuer's spelling of a key is
-// wrong and says nothing else than the right one (padding, zeros before numbers,
-// null for a member that is not there), it is read. rsaAlgorithm is what an RSA key
-// without alg is for; with "" such a key is an error.
+// ParseKey reads one JWK. If it returns an error but could read the kid, it also
+// returns a key that fits no algorithm, so that callers can distinguish a published kid
+// from an unpublished one. It accepts an issuer's misspelling of a key if that means
+// the same as the right spelling: padding, zeros before numbers, null for an absent
+// member. rsaAlgorithm is the algorithm of an RSA key without alg. If it is "", such a
+// key is an error.
 func ParseKey(raw []byte, rsaAlgorithm string) (*Key, error) {
 	var members jwkMembers
 	if err := json.Unmarshal(raw, &members); err != nil {
@@ -139,8 +140,8 @@ func (m jwkMembers) text(name string) (s string, present bool, err error) {
 	return s, true, nil
 }
 
-// octets reads a member that holds base64url, with padding or without; size 0
-// stands for any.
+// octets reads a member that contains base64url, with or without padding. A size of 0
+// allows any length.
 func (m jwkMembers) octets(name string, size int) ([]byte, error) {
 	s, _, err := m.text(name)
 	if err != nil {
@@ -156,7 +157,7 @@ func (m jwkMembers) octets(name string, size int) ([]byte, error) {
 	return b, nil
 }
 
-// unpadded takes the padding of RFC 4648 §3.2 off, if it is the right one.
+// unpadded removes the padding of RFC 4648 §3.2, if it is correct.
 func unpadded(s string) string {
 	if bare := strings.TrimRight(s, "="); len(s)%4 == 0 && len(s)-len(bare) <= 2 {
 		return bare
@@ -164,7 +165,7 @@ func unpadded(s string) string {
 	return s
 }
 
-// publicKey returns the key and the one algorithm that it is for.
+// publicKey returns the key and its only algorithm.
 func (m jwkMembers) publicKey(rsaAlgorithm string) (public crypto.PublicKey, alg string, err error) {
 	if err := m.checkUse(); err != nil {
 		return nil, "", err
@@ -206,11 +207,11 @@ func (m jwkMembers) publicKey(rsaAlgorithm string) (public crypto.PublicKey, alg
 	return public, alg, err
 }
 
-// checkUse refuses keys that are published for something else (RFC 7517 §4.2,
-// §4.3), and keys that were never to be published.
+// checkUse rejects keys that are published for another use (RFC 7517 §4.2, §4.3), and
+// keys that should never have been published.
 func (m jwkMembers) checkUse() error {
 	for _, name := range privateMembers {
-		if v, present := m[name]; present && v.Kind() != 'n' { // null is how some say that there is none
+		if v, present := m[name]; present && v.Kind() != 'n' { // some issuers write null for an absent member
 			return errors.New("a private or symmetric key is published")
 		}
 	}
@@ -265,8 +266,8 @@ func (m jwkMembers) rsa() (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Against RFC 7518 §2 some have a zero in front, for the sign of a number that
-	// can have none: it is the same number.
+	// Contrary to RFC 7518 §2, some issuers put a zero in front, as if for a sign. It
+	// is the same number.
 	modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
 	if bits := modulus.BitLen(); bits < minRSABits || bits > maxRSABits {
 		return nil, fmt.Errorf("a modulus of %d bits, not %d to %d", bits, minRSABits, maxRSABits)
@@ -281,23 +282,23 @@ func (m jwkMembers) ed25519() (crypto.PublicKey, error) {
 	if crv, _, err := m.text("crv"); err != nil || crv != "Ed25519" {
 		return nil, errors.New("unsupported crv")
 	}
-	x, err := m.octets("x", ed25519.PublicKeySize) // any other length makes the verifier panic
+	x, err := m.octets("x", ed25519.PublicKeySize) // the verifier panics for any other length
 	if err == nil && isOfSmallOrder(x) {
 		err = errors.New("x is a point of small order, or not in its one spelling")
 	}
 	return ed25519.PublicKey(x), err
 }
 
-// The order of the field of RFC 8032 §5.1, and y of a point of order 8.
+// The order of the field of RFC 8032 §5.1, and the y of a point of order 8.
 var (
 	fieldOrder, _ = new(big.Int).SetString("7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffed", 16)
 	orderEight, _ = new(big.Int).SetString("05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826", 16)
 )
 
-// isOfSmallOrder reports whether a public key is one of the eight points under
-// which one signature is good for every text, or for many: y is 0, 1, or that of
-// order 8, or what makes 0 with one of them. Go's decoder also takes a y that is
-// not less than the field's order.
+// isOfSmallOrder reports whether a public key is one of the eight points for which one
+// signature is valid for every text, or for many. Their y is 0, 1, or that of order 8,
+// or adds up to 0 with one of them. Go's decoder also accepts a y that is not less than
+// the field's order.
 func isOfSmallOrder(x []byte) bool {
 	bigEndian := slices.Clone(x)
 	slices.Reverse(bigEndian)
@@ -310,7 +311,7 @@ func isOfSmallOrder(x []byte) bool {
 	return y.Cmp(big.NewInt(1)) <= 0 || y.Cmp(orderEight) == 0
 }
 
-// Verify returns nil if signature is the key's, in its algorithm, over input.
+// Verify returns nil if signature is this key's signature of input, in its algorithm.
 func (k *Key) Verify(input, signature []byte) error {
 	if k.verifier == nil {
 		return errors.New("jose: the key cannot be used")
@@ -323,8 +324,8 @@ func (k *Key) Verify(input, signature []byte) error {
 
 var pssHashes = map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512}
 
-// verifyPSS stands in for jwx, which takes a salt of any length where RFC 7518
-// §3.5 has that of the hash.
+// verifyPSS replaces jwx, which accepts a salt of any length. RFC 7518 §3.5 requires
+// the length of the hash.
 func verifyPSS(public crypto.PublicKey, hash crypto.Hash, input, signature []byte) error {
 	key, ok := public.(*rsa.PublicKey)
 	if !ok {
@@ -335,9 +336,9 @@ func verifyPSS(public crypto.PublicKey, hash crypto.Hash, input, signature []byt
 	return rsa.VerifyPSS(key, hash, h.Sum(nil), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 }
 
-// DecodeBase64URL reads base64url as RFC 7515 §2 defines it: no padding, no
-// line breaks (which Go's decoder skips), and no bits left over, so that bytes
-// have one spelling only.
+// DecodeBase64URL decodes base64url as RFC 7515 §2 defines it: no padding, no line
+// breaks (which Go's decoder skips), and no bits left over, so that bytes have only one
+// spelling.
 func DecodeBase64URL(s string) ([]byte, error) {
 	if strings.IndexByte(s, '\r') >= 0 || strings.IndexByte(s, '\n') >= 0 {
 		return nil, errors.New("line break in base64url")

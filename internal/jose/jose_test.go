@@ -28,8 +28,8 @@ import (
 	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
-// The signatures of these tests are made by the standard library alone, and the
-// JWKs are written by hand: nothing here shares code with what it tests.
+// The standard library alone makes the signatures of these tests, and the JWKs are
+// written by hand: nothing here shares code with what it tests.
 
 var (
 	rsaKey   = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
@@ -85,7 +85,7 @@ func digest(hash crypto.Hash, input []byte) []byte {
 	return h.Sum(nil)
 }
 
-// sign makes a signature as RFC 7518 §3 says.
+// sign makes a signature per RFC 7518 §3.
 func sign(t testing.TB, alg string, key crypto.Signer, input []byte) []byte {
 	t.Helper()
 	if alg == "EdDSA" {
@@ -105,7 +105,7 @@ func sign(t testing.TB, alg string, key crypto.Signer, input []byte) []byte {
 	return signPSS(key.(*rsa.PrivateKey), hash, rsa.PSSSaltLengthEqualsHash, input)
 }
 
-// signPSS makes long salts too, which GODEBUG=fips140=only forbids.
+// signPSS can make long salts too, which GODEBUG=fips140=only would forbid.
 func signPSS(key *rsa.PrivateKey, hash crypto.Hash, salt int, input []byte) (signature []byte) {
 	fips140.WithoutEnforcement(func() {
 		signature = must(rsa.SignPSS(rand.Reader, key, hash, digest(hash, input), &rsa.PSSOptions{SaltLength: salt}))
@@ -180,8 +180,8 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// A zero in front of each half keeps the numbers, and must not be a second
-// spelling of the signature; nor is ASN.1.
+// A zero in front of each half leaves the numbers unchanged, and must not be a second
+// spelling of the signature. Nor must ASN.1.
 func TestSignaturesOfECDSAHaveOneForm(t *testing.T) {
 	t.Parallel()
 	for _, curve := range []string{"P-256", "P-384", "P-521"} {
@@ -209,13 +209,13 @@ func TestSaltOfPSS(t *testing.T) {
 	for alg, hash := range map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512} {
 		key := parse(t, rsaJWK().with(jwk{"alg": alg}))
 		assert.NoError(t, key.Verify(theInput, signPSS(rsaKey(), hash, hash.Size(), theInput)))
-		for _, salt := range []int{1, hash.Size() - 1, hash.Size() + 1, rsaKey().Size() - 2 - hash.Size()} { // the last is as long as can be
+		for _, salt := range []int{1, hash.Size() - 1, hash.Size() + 1, rsaKey().Size() - 2 - hash.Size()} { // the last is as long as possible
 			assert.Error(t, key.Verify(theInput, signPSS(rsaKey(), hash, salt, theInput)), "%s with a salt of %d", alg, salt)
 		}
 	}
 }
 
-// A key has one algorithm (RFC 8725 §3.1): what another would verify is wrong.
+// A key has one algorithm (RFC 8725 §3.1): what another one would verify is wrong.
 func TestAKeyVerifiesNoOtherAlgorithm(t *testing.T) {
 	t.Parallel()
 	for _, one := range []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"} {
@@ -290,7 +290,7 @@ func TestMembersThatMayBeThereOrNot(t *testing.T) {
 	assert.Empty(t, id)
 }
 
-// jwx folds the case of names: of "n" and "N" it takes the last, whichever that is.
+// jwx ignores the case of names: of "n" and "N" it takes the last, whichever that is.
 func TestNamesInOtherLettersAreNotRead(t *testing.T) {
 	t.Parallel()
 	attacker := must(rsa.GenerateKey(rand.Reader, 2048))
@@ -318,7 +318,7 @@ func TestParseKeyRefuses(t *testing.T) {
 	t.Parallel()
 	ec, okp := ecJWK("P-256"), edJWK()
 	x := must(base64.RawURLEncoding.DecodeString(ec["x"].(string)))
-	modulus := func(bits int) string { // of so many bits, odd
+	modulus := func(bits int) string { // odd, with so many bits
 		n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
 		return b64(n.SetBit(n, 0, 1).Bytes())
 	}
@@ -465,9 +465,9 @@ func TestRSABoundsAreAccepted(t *testing.T) {
 	}
 }
 
-// Each of these keys is an encoding of a point of small order that crypto/ed25519
-// decodes. Under it the neutral point and the number zero are a signature that is
-// good for some text or for all, which the test shows before it shows the refusal.
+// Each of these keys encodes a point of small order that crypto/ed25519 decodes. Under
+// it, the neutral point and the number zero are a valid signature of some texts or of
+// all. The test shows that before it shows that the key is rejected.
 func TestEd25519KeysOfSmallOrderAreRefused(t *testing.T) {
 	t.Parallel()
 	zero := append([]byte{1}, make([]byte, 63)...)
@@ -495,7 +495,7 @@ func TestEd25519KeysOfSmallOrderAreRefused(t *testing.T) {
 			assert.ErrorContains(t, err, "small order", "%s %x", y, sign)
 		}
 	}
-	for y := range 2048 { // 2 and on: those next to them are keys, or would be if they were points
+	for y := range 2048 { // from 2 on: the neighbors of 0 and 1 are keys, or would be if they were points
 		x := make([]byte, ed25519.PublicKeySize)
 		binary.LittleEndian.PutUint32(x, uint32(y+2))
 		_, err := jose.ParseKey(edJWK().with(jwk{"x": b64(x)}).bytes(), "")
@@ -623,9 +623,9 @@ func TestDecodeBase64URL(t *testing.T) {
 	}
 }
 
-// Bytes have one spelling: whatever is decoded is encoded to the same again.
-// A text is base64url for us exactly if it is for a naive reader, of the same
-// bytes, and all bytes have a text.
+// Bytes have one spelling: what is decoded is encoded to the same again. We accept a
+// text as base64url exactly if a naive reader does, with the same bytes, and all bytes
+// have a text.
 func FuzzDecodeBase64URL(f *testing.F) {
 	for _, seed := range []string{"", "YQ", "YWI", "-_-_", "YR", "YW\nI", "YQ==", "A", "+/", "\xff\x00"} {
 		f.Add(seed)
@@ -644,11 +644,11 @@ func FuzzDecodeBase64URL(f *testing.F) {
 	})
 }
 
-// A JWK is a key for us exactly if it is one for a naive reader, of the same ID
-// and algorithm, and verifies what that verifies. Nothing panics.
+// We accept a JWK as a key exactly if a naive reader does, with the same ID and
+// algorithm, and it verifies what that reader's key verifies. Nothing panics.
 func FuzzParseKey(f *testing.F) {
 	type signed struct{ alg, signature string }
-	var good []signed // by the private keys of the seeds
+	var good []signed // with the private keys of the seeds
 	for alg, pair := range validKeys() {
 		f.Add(pair.jwk.bytes(), make([]byte, 64))
 		good = append(good, signed{alg, string(sign(f, alg, pair.signer, theInput))})

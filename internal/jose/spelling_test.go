@@ -17,8 +17,8 @@ import (
 	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
-// spellings are the wrong spellings of keys that real issuers have and that are
-// read, each beside the right one.
+// spellings are wrong spellings of keys that real issuers use and that we accept, each
+// with the right one.
 func spellings() map[string]struct{ wrong, right jwk } {
 	null := json.RawMessage("null")
 	zeros := func(octets string, n int) string { // of base64url
@@ -66,8 +66,8 @@ func TestWrongSpellingsThatSayTheSame(t *testing.T) {
 	}
 }
 
-// Where a reader could take a spelling for another key than we do, or for none,
-// it is no key here. FuzzParseKey looks for more.
+// If another reader could read a spelling as another key than we do, or as none, we
+// reject it. FuzzParseKey looks for more.
 func TestSpellingsThatHaveTwoReadings(t *testing.T) {
 	t.Parallel()
 	ec, okp, rsa := ecJWK("P-256"), edJWK(), rsaJWK()
@@ -100,7 +100,7 @@ func TestSpellingsThatHaveTwoReadings(t *testing.T) {
 	}
 }
 
-// spelledRight writes a key as the RFCs have it.
+// spelledRight writes a key as the RFCs require.
 func spelledRight(t *testing.T, k *naive.Key) jwk {
 	t.Helper()
 	written := jwk{"alg": k.Alg}

@@ -22,15 +22,15 @@ const (
 	maxRedirects     = 3
 )
 
-// NewClient returns a client that follows redirects within an origin alone: another
-// origin must not get to say which keys sign the issuer's tokens. In all else it is
-// the configured one, unless that is nil.
+// NewClient returns a client that follows redirects only within an origin: another
+// origin must not decide which keys sign the issuer's tokens. Otherwise the client is a
+// copy of configured, or a new one if that is nil.
 func NewClient(configured *http.Client, timeout time.Duration) *http.Client {
 	client := http.Client{Transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext, // connecting is not ended by the request's context
 		TLSHandshakeTimeout:    timeout,
-		DisableKeepAlives:      true, // minutes lie between fetches: keep no connection and no goroutine
+		DisableKeepAlives:      true, // fetches are minutes apart: keep no connection and no goroutine
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}}
 	if configured != nil {
@@ -48,12 +48,12 @@ func NewClient(configured *http.Client, timeout time.Duration) *http.Client {
 	return &client
 }
 
-// Error is a fetch that failed, at one URL.
+// Error is a failed fetch from one URL.
 type Error struct {
 	Found
 	url        string
 	err        error
-	retryAfter string // the field of the answer
+	retryAfter string // the header of the response
 }
 
 func (e *Error) Error() string {
@@ -61,9 +61,9 @@ func (e *Error) Error() string {
 }
 func (e *Error) Unwrap() error { return e.err }
 
-// RetryAfter returns how long from now the issuer wants to be left alone. It reads
-// both forms of the field (RFC 9110 §10.2.3). What cannot be read is 0; who takes
-// it puts a bound on it.
+// RetryAfter returns how long from now the issuer wants no requests. It reads both
+// forms of the header (RFC 9110 §10.2.3). An invalid value is 0. The caller must limit
+// the result.
 func (e *Error) RetryAfter(now time.Time) time.Duration {
 	if at, err := http.ParseTime(e.retryAfter); err == nil {
 		return at.Sub(now)
@@ -72,18 +72,18 @@ func (e *Error) RetryAfter(now time.Time) time.Duration {
 	return seconds
 }
 
-// queries matches the queries of URLs, which may hold secrets.
+// queries matches the queries of URLs, which may contain secrets.
 var queries = regexp.MustCompile(`\?[^\s"]*`)
 
 func withoutQueries(text string) string { return queries.ReplaceAllString(text, "") }
 
-// absent says that there is no document at an address, so that there may be one
-// at another.
+// absent says that there is no document at an address, so that another address may have
+// one.
 type absent string
 
 func (a absent) Error() string { return string(a) }
 
-// document is what a URL answered.
+// document is the response of a URL.
 type document struct {
 	header      http.Header
 	body        []byte
@@ -99,8 +99,8 @@ func (s *Source) download(ctx context.Context, address, etag string) (*document,
 		return failed(errors.New("not a URL that can be asked"), "")
 	}
 	r.Header.Set("Accept", "application/jwk-set+json, application/json")
-	// A cache on the way may still have the keys of before a rotation. With no-cache,
-	// which says as much, Logto would never answer 304.
+	// A cache on the way may still have the keys from before a rotation. With no-cache,
+	// which means the same, Logto would never respond with 304.
 	r.Header.Set("Cache-Control", "max-age=0")
 	r.Header.Set("User-Agent", "m2mauth")
 	if etag != "" {
@@ -140,8 +140,8 @@ func (s *Source) download(ctx context.Context, address, etag string) (*document,
 	return &document{header: response.Header, body: body}, nil
 }
 
-// decode undoes gzip that the transport left: it undoes only what it asked for
-// itself, and some servers compress unasked.
+// decode undoes gzip that the transport left. The transport undoes only what it asked
+// for, and some servers compress unasked.
 func decode(response *http.Response) (io.Reader, error) {
 	coding := strings.Join(response.Header.Values("Content-Encoding"), ", ")
 	switch LowerASCII(strings.Trim(coding, " \t")) {
@@ -153,8 +153,8 @@ func decode(response *http.Response) (io.Reader, error) {
 	return nil, fmt.Errorf("the document has the content coding %s, which cannot be read", Loggable(coding))
 }
 
-// maxAge returns the max-age of an answer's Cache-Control, and 0 if it has none, or
-// one beside which something else speaks against keeping the answer.
+// maxAge returns the max-age of a response's Cache-Control. It returns 0 if there is
+// none, or if something else in it speaks against caching.
 func maxAge(h http.Header) (age time.Duration) {
 	seen := false
 	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
@@ -173,8 +173,8 @@ func maxAge(h http.Header) (age time.Duration) {
 	return age
 }
 
-// deltaSeconds reads digits alone (RFC 9111 §1.2.2). What is over the range is
-// the range's end.
+// deltaSeconds parses digits only (RFC 9111 §1.2.2). A number out of range is the end
+// of the range.
 func deltaSeconds(s string) (d time.Duration, ok bool) {
 	if s == "" || strings.Trim(s, "0123456789") != "" {
 		return 0, false
@@ -187,8 +187,8 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && LowerASCII(a.Hostname()) == LowerASCII(b.Hostname()) && Port(a) == Port(b)
 }
 
-// sameButForTLS reports whether a URL is an origin's in all but that it has http
-// for https.
+// sameButForTLS reports whether a URL has the given origin, except for http instead of
+// https.
 func sameButForTLS(plain, origin *url.URL) bool {
 	return plain.Scheme == "http" && LowerASCII(plain.Hostname()) == LowerASCII(origin.Hostname()) &&
 		(Port(plain) == Port(origin) || Port(plain) == "80" && Port(origin) == "443")
@@ -199,8 +199,8 @@ func Port(u *url.URL) string {
 	return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 }
 
-// LowerASCII leaves all else as it is, while the functions of package strings take
-// letters such as ſ and İ for s and i.
+// LowerASCII changes only ASCII letters. The functions of package strings also turn
+// letters such as ſ and İ into s and i.
 func LowerASCII(s string) string {
 	b := []byte(s)
 	for i, c := range b {

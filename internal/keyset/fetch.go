@@ -16,18 +16,18 @@ import (
 	"github.com/m2mauth/m2mauth/internal/strictjson"
 )
 
-// Source says where an issuer's keys are, and how they are read.
+// Source says where an issuer's keys are, and how to read them.
 type Source struct {
 	Issuer       string
-	URL          string // of the key set; "" has the issuer's discovery document name it
-	RSAAlgorithm string // of RSA keys without alg; "" if they cannot be used
+	URL          string // of the key set; if "", the issuer's discovery document names it
+	RSAAlgorithm string // for RSA keys without alg; if "", they cannot be used
 	Client       *http.Client
-	Timeout      time.Duration // of a fetch; the context of Fetch has it
+	Timeout      time.Duration // of a fetch; Fetch expects it in its context
 }
 
-// Fetch gets the key set, and the discovery document first if no old set says where
-// the keys are, or with rediscover. A set is refused as a whole or replaces the old
-// one as a whole, so that a withdrawn key is gone. The error is an [*Error].
+// Fetch fetches the key set. It fetches the discovery document first if no old set says
+// where the keys are, or with rediscover. A set is rejected as a whole or replaces the
+// old one as a whole, so that a withdrawn key is gone. The error is an [*Error].
 func (s *Source) Fetch(ctx context.Context, old *Set, rediscover bool) (*Set, error) {
 	address, found, e := s.discover(ctx, old, rediscover)
 	if e != nil {
@@ -56,15 +56,15 @@ func (s *Source) Fetch(ctx context.Context, old *Set, rediscover bool) (*Set, er
 	return set, nil
 }
 
-// Where discovery documents are: at an issuer, and for the second also between
-// its host and path.
+// Where discovery documents are, relative to an issuer. The second may also be between
+// the issuer's host and path.
 const (
 	openIDDocument = "/.well-known/openid-configuration"
 	oauthDocument  = "/.well-known/oauth-authorization-server"
 )
 
-// IsDiscovery reports whether a URL's path is a discovery document's (OpenID
-// Connect Discovery §4, RFC 8414 §3). Only these names tell: others under
+// IsDiscovery reports whether a URL's path is that of a discovery document (OpenID
+// Connect Discovery §4, RFC 8414 §3). Only these names count: others under
 // /.well-known/, and below openid-configuration, are key sets of real issuers.
 func IsDiscovery(path string) bool {
 	path = strings.TrimSuffix(path, "/")
@@ -72,7 +72,7 @@ func IsDiscovery(path string) bool {
 }
 
 // discover returns where the keys are. While the jwks_uri of old keys is known, a
-// failure to read the discovery document again is none.
+// failure to read the discovery document again is no error.
 func (s *Source) discover(ctx context.Context, old *Set, again bool) (address string, found Found, e *Error) {
 	switch {
 	case s.URL != "":
@@ -92,9 +92,10 @@ func (s *Source) discover(ctx context.Context, old *Set, again bool) (address st
 	return address, found, e
 }
 
-// readDiscovery asks for OpenID Connect's document, and where there is none (any
-// 4xx but 429, or something else than a JSON object) for RFC 8414's: appended to the
-// issuer, as Logto serves it, and inserted before its path, as the RFC has it (§3.1).
+// readDiscovery reads OpenID Connect's document. If there is none (any 4xx but 429, or
+// something other than a JSON object), it reads that of RFC 8414: first appended to the
+// issuer, as Logto serves it, then inserted before its path, as the RFC requires
+// (§3.1).
 func (s *Source) readDiscovery(ctx context.Context) (address, overHTTP string, first *Error) {
 	base := strings.TrimSuffix(s.Issuer, "/")
 	issuer, err := url.Parse(base)
@@ -113,7 +114,7 @@ func (s *Source) readDiscovery(ctx context.Context) (address, overHTTP string, f
 			}
 			e = &Error{url: document, err: err}
 		}
-		if _, elsewhere := errors.AsType[absent](e); !elsewhere { // it is here, and this is what is wrong with it
+		if _, elsewhere := errors.AsType[absent](e); !elsewhere { // it is here, and this is the problem with it
 			return "", "", e
 		}
 		first = cmp.Or(first, e)
@@ -122,13 +123,13 @@ func (s *Source) readDiscovery(ctx context.Context) (address, overHTTP string, f
 }
 
 // jwksURI reads a discovery document (OpenID Connect Discovery §3, RFC 8414 §2).
-// overHTTP is what it says for an address that we have over https instead.
+// overHTTP is the http address in the document if address is the same over https.
 func (s *Source) jwksURI(body []byte, issuer *url.URL) (address, overHTTP string, err error) {
 	var metadata struct {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
-	if object := jsontext.Value(body); object.Kind() != '{' || !object.IsValid(strictjson.Lenient...) { // a page for people, say
+	if object := jsontext.Value(body); object.Kind() != '{' || !object.IsValid(strictjson.Lenient...) { // such as a page for people
 		return "", "", absent("not a discovery document: no JSON object")
 	}
 	if err := json.Unmarshal(body, &metadata); err != nil {
@@ -138,15 +139,15 @@ func (s *Source) jwksURI(body []byte, issuer *url.URL) (address, overHTTP string
 		return "", "", fmt.Errorf("the document is of issuer %s, not of Config.Issuer", Loggable(metadata.Issuer))
 	}
 	u, err := url.Parse(metadata.JWKSURI)
-	if err != nil || u.Host == "" || u.User != nil { // which is not shown: it may have a password
+	if err != nil || u.Host == "" || u.User != nil { // not shown, since it may contain a password
 		return "", "", errors.New("the document has no jwks_uri that is an absolute URL without user and password")
 	}
 	if issuer.Scheme == "https" && sameButForTLS(u, issuer) {
 		u.Scheme, u.Host = issuer.Scheme, issuer.Host
 		return u.String(), Loggable(withoutQueries(metadata.JWKSURI)), nil
 	}
-	// A Logto document's jwks_uri follows the Host header of the request, so a
-	// poisoned cache could move it.
+	// The jwks_uri in a Logto document follows the request's Host header, so a poisoned
+	// cache could change it.
 	if !sameOrigin(u, issuer) {
 		return "", "", fmt.Errorf("jwks_uri %s is not of the issuer's origin: if the keys are there indeed, set Config.JWKSURL", Loggable(metadata.JWKSURI))
 	}

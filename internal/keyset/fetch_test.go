@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answers is an issuer whose answers may be changed between fetches.
+// answers is an issuer whose answers can change between fetches.
 type answers struct {
-	documents map[string]string // by path; what is not there is 503
+	documents map[string]string // by path; any other path is 503
 	header    http.Header
 	asked     []string
 }
@@ -81,7 +81,7 @@ func TestTheDiscoveryDocumentIsReadWhenItIsSaid(t *testing.T) {
 	}
 }
 
-// What a fetch found on its way is told whether the keys came or not.
+// What a fetch found on its way is reported whether the keys came or not.
 func TestADiscoveryDocumentThatCannotBeReadAgain(t *testing.T) {
 	a := &answers{documents: map[string]string{openIDDocument: named("https://issuer.test/jwks"), "/jwks": keysNamed("a")}}
 	s := asking(a.answer)
@@ -133,7 +133,7 @@ func TestAJWKSURIOverHTTPIsTold(t *testing.T) {
 	assert.EqualError(t, failed, "GET https://issuer.test/jwks status 503", "the colon counts as part of the query")
 }
 
-// A openIDDocument that is read again leaves time for the keys.
+// Reading an openIDDocument again leaves time for the keys.
 func TestReadingDiscoveryAgainTakesHalfTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &answers{documents: map[string]string{openIDDocument: named("https://issuer.test/jwks"), "/jwks": keysNamed("a")}}

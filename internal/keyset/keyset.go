@@ -1,7 +1,6 @@
 // Package keyset gets an issuer's published keys: it finds where they are, downloads
-// them within bounds, reads them, and merges them with those that it got before. When
-// a fetch is due, how long a set serves and what is logged of it is the caller's to
-// decide.
+// them within limits, reads them, and merges them with the previous ones. The caller
+// decides when to fetch, how long a set serves, and what to log about it.
 package keyset
 
 import (
@@ -22,31 +21,31 @@ import (
 
 const maxKeys = 1000
 
-// Set is one key set. It is never changed: [Source.Fetch] makes a new one.
+// Set is one key set. It is immutable: [Source.Fetch] makes a new one.
 type Set struct {
 	Found
-	Keys     []*jose.Key            // those that cannot be used are left out, unless their kid can be read
-	ByID     map[string][]*jose.Key // those of Keys that have a kid
+	Keys     []*jose.Key            // without unusable keys whose kid cannot be read
+	ByID     map[string][]*jose.Key // the keys that have a kid
 	Oddities []Oddity
-	MaxAge   time.Duration // as Cache-Control said; 0 if it said none that can be taken
+	MaxAge   time.Duration // of Cache-Control; 0 if there was none that can be used
 
-	url, etag string // what an If-None-Match may be sent for
+	url, etag string // what If-None-Match may be sent for
 }
 
-// Found is what a fetch came across on its way to the keys. A fetch that fails has
-// it in its [Error].
+// Found is what a fetch found out on its way to the keys. A fetch that fails has it in
+// its [Error].
 type Found struct {
 	Discovered bool   // a discovery document was read and said where the keys are
-	HTTPKeys   string // the jwks_uri that it named over http, without its query; the keys are asked for over https
-	NotReread  error  // why it could not be read again; its last jwks_uri is used
+	HTTPKeys   string // the http jwks_uri of the document, without its query; the keys are fetched over https
+	NotReread  error  // why the document could not be read again; its last jwks_uri is used
 }
 
-// Address says where the keys are from. It has no query, since that may hold a
-// secret, and is "" for a set that was not fetched.
+// Address says where the keys come from. It has no query, since that may contain a
+// secret. It is "" for a set that was not fetched.
 func (s *Set) Address() string { return withoutQueries(s.url) }
 
-// Find returns the only key that fits the algorithm: of those with the kid, or
-// of all if the token names none. refetch says that a newer set might have it.
+// Find returns the only key that fits the algorithm, among those with the kid, or among
+// all if the token names none. refetch says that a newer set might have one.
 func (s *Set) Find(kid string, hasKID bool, alg string) (key *jose.Key, refetch bool) {
 	candidates := s.Keys
 	if hasKID {
@@ -58,18 +57,18 @@ func (s *Set) Find(kid string, hasKID bool, alg string) (key *jose.Key, refetch 
 			continue
 		}
 		if key != nil && !key.Same(k) {
-			return nil, false // which one is meant cannot be told
+			return nil, false // ambiguous
 		}
 		key = cmp.Or(key, k)
 	}
 	return key, refetch
 }
 
-// Oddity is what an operator may want to know of a key set that is taken.
+// Oddity is something about an accepted key set that an operator may want to know.
 type Oddity struct {
 	Kind   OddityKind
 	Reason string
-	ID     string // what tells it from others; the same in the next set
+	ID     string // distinguishes it from others; the same in the next set
 }
 
 // OddityKind says what is odd.
@@ -78,15 +77,14 @@ type OddityKind int
 // The kinds of oddities.
 const (
 	Unusable      OddityKind = iota // a key cannot be used
-	ForEncryption                   // nor can this one, as many issuers have one and nothing is wrong with it
-	Ambiguous                       // different keys make each other useless, since a token names no one of them
+	ForEncryption                   // unusable too, but many issuers have one and nothing is wrong with it
+	Ambiguous                       // different keys exclude each other, since a token cannot name just one of them
 )
 
-// Parse reads a key set (RFC 7517 §5). Keys that cannot be used are left out and
-// told in Oddities, so that a new kind of key does not take the others along; but
-// their IDs stay known. A set without any usable key is refused. Keys that the old
-// set, if there is one, has too are taken from there: tokens that they verified stay
-// remembered.
+// Parse reads a key set (RFC 7517 §5). It leaves out unusable keys and reports them in
+// Oddities, so that a new kind of key does not spoil the others, but their IDs stay
+// known. It rejects a set without any usable key. If old is not nil, keys that are also
+// in old are taken from there, so that tokens that they verified stay cached.
 func Parse(body []byte, rsaAlgorithm string, old *Set) (*Set, error) {
 	set, total := &Set{ByID: make(map[string][]*jose.Key)}, 0
 	read := func(raw jsontext.Value) error {
@@ -97,7 +95,7 @@ func Parse(body []byte, rsaAlgorithm string, old *Set) (*Set, error) {
 		if err != nil {
 			set.Oddities = append(set.Oddities, unusableKey(key, raw, err))
 		}
-		if key == nil || slices.ContainsFunc(set.Keys, key.Equal) { // one that is there twice is one
+		if key == nil || slices.ContainsFunc(set.Keys, key.Equal) { // a duplicate key counts once
 			return nil
 		}
 		if old != nil {
@@ -126,7 +124,7 @@ func Parse(body []byte, rsaAlgorithm string, old *Set) (*Set, error) {
 	return set, nil
 }
 
-// keysOf returns the one member keys of a key set.
+// keysOf returns the only member keys of a key set.
 func keysOf(body []byte) (list jsontext.Value, err error) {
 	body = bytes.TrimPrefix(body, []byte("\ufeff")) // RFC 8259 §8.1 lets readers skip it
 	err = strictjson.Object(body, func(name []byte, value jsontext.Value) error {
@@ -154,7 +152,7 @@ func unusableKey(key *jose.Key, raw jsontext.Value, err error) Oddity {
 		id, _ := key.ID()
 		o.Reason = fmt.Sprintf("kid %q: %s", Loggable(id), o.Reason)
 	}
-	form := raw.Clone() // in which the order of members does not count
+	form := raw.Clone() // in which the order of members does not matter
 	if form.Canonicalize() != nil {
 		form = raw
 	}
@@ -162,7 +160,7 @@ func unusableKey(key *jose.Key, raw jsontext.Value, err error) Oddity {
 	return o
 }
 
-// ambiguous finds the keys that make each other useless.
+// ambiguous finds keys that exclude each other.
 func ambiguous(keys []*jose.Key) (odd []Oddity) {
 	counts := make(map[string]int)
 	for _, key := range keys {
@@ -178,8 +176,8 @@ func ambiguous(keys []*jose.Key) (odd []Oddity) {
 	return odd
 }
 
-// Loggable makes a string that a stranger chose fit for a log: short, and without
-// control characters that a handler might write as they are.
+// Loggable makes a stranger's string safe for a log: short, and without control
+// characters that a handler might write as they are.
 func Loggable(s string) string {
 	const limit = 200
 	if len(s) > limit {

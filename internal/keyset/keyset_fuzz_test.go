@@ -23,11 +23,11 @@ import (
 	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
-// The readers of what an issuer, or who answers in its place, sends: each is held
-// against a naive reading of the same bytes by the standard library.
+// The readers of what an issuer, or an impostor, sends: each is compared with a naive
+// reader of the same bytes, by the standard library.
 
-// A key set is one for us exactly if it is one for a naive reader, apart from
-// doubled members, and the keys in it are those that this reader finds.
+// We accept a key set exactly if a naive reader does, except for duplicate members, and
+// its keys are those that this reader finds.
 func FuzzReadKeySet(f *testing.F) {
 	key := func(jwk, kid string) string { return fmt.Sprintf(jwk, `"kid":`+strconv.Quote(kid)+",") }
 	for _, seed := range []string{
@@ -136,7 +136,7 @@ func depthOf(t *testing.T, data []byte) (deepest int) {
 	}
 }
 
-// timesNamed counts the members of an object that have the name.
+// timesNamed counts the members of an object with this name.
 func timesNamed(t *testing.T, object []byte, name string) (n int) {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(object))
@@ -154,8 +154,8 @@ func timesNamed(t *testing.T, object []byte, name string) (n int) {
 	return n
 }
 
-// A discovery document is believed only if it is the issuer's own, and names a
-// place at the issuer's origin; and if all of it is plain, it is believed.
+// A discovery document is accepted only if it is the issuer's own and names an address
+// at the issuer's origin. If all of it is plain, it is accepted.
 func FuzzDiscovery(f *testing.F) {
 	for _, address := range []string{
 		"https://issuer.test/oidc/jwks", "https://issuer.test:443/jwks", "HTTPS://ISSUER.test/", "http://issuer.test/jwks", "https://issuer.test.evil.test/jwks",
@@ -200,7 +200,7 @@ func FuzzDiscovery(f *testing.F) {
 		if strings.HasPrefix(naive.Lower(uri), "https:") {
 			assert.True(t, ok && uri == address, "%q", body)
 			assert.Empty(t, overHTTP, "%q", body)
-		} else { // over https at the issuer itself, with the rest as it was
+		} else { // over https at the issuer itself, with the rest unchanged
 			parts := httpURI.FindStringSubmatch(uri)
 			require.NotNil(t, parts, "%q", body)
 			rest, found := strings.CutPrefix(address, "https://issuer.test")
@@ -214,8 +214,8 @@ func FuzzDiscovery(f *testing.F) {
 	})
 }
 
-// max-age is what a strict reader of RFC 9111 §5.2 finds, and none that is negative
-// whatever the field holds.
+// max-age is what a strict reader of RFC 9111 §5.2 finds, and never negative, whatever
+// the header contains.
 func FuzzCacheControl(f *testing.F) {
 	for _, seed := range []string{
 		"", "max-age=300", "max-age=5", "max-age=0", "public, max-age=300", "no-cache, max-age=0, must-revalidate", "MAX-AGE=\"90\"", "max-age=1,max-age=2", "max-age=-1",
@@ -237,7 +237,7 @@ func FuzzCacheControl(f *testing.F) {
 			}
 			m := directive.FindStringSubmatch(d)
 			if m == nil {
-				return // not by the grammar, or with a quoted comma
+				return // not valid by the grammar, or with a quoted comma
 			}
 			switch strings.ToLower(m[1]) {
 			case "no-cache", "no-store":
@@ -252,7 +252,7 @@ func FuzzCacheControl(f *testing.F) {
 				digits := strings.TrimLeft(seconds, "0")
 				switch {
 				case digits == "":
-				default: // RFC 9111 §1.2.2 has 2^31 for what is over it, or a number that is as good
+				default: // RFC 9111 §1.2.2 uses 2^31 for larger numbers, or another large one
 					n, err := strconv.Atoi(digits)
 					if err != nil || n > math.MaxInt32 {
 						n = math.MaxInt32

@@ -19,8 +19,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Keys of RFC 8037 appendix A.2, RFC 7515 appendix A.3 and RFC 7517 appendix A.1, and one for each test
-// that needs another: only Find looks at them, and nothing is verified.
+// Keys of RFC 8037 appendix A.2, RFC 7515 appendix A.3 and RFC 7517 appendix A.1, and
+// one for each test that needs another: only Find looks at them, and nothing is
+// verified.
 const (
 	ed25519JWK   = `{"kty":"OKP","crv":"Ed25519",%s"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
 	p256JWK      = `{"kty":"EC","crv":"P-256",%s"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
@@ -93,7 +94,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// asking is the source of an issuer that answers so.
+// asking is the source of an issuer with these answers.
 func asking(answer roundTrip) *Source {
 	return &Source{
 		Issuer: "https://issuer.test", RSAAlgorithm: "RS256", Timeout: 5 * time.Second,
@@ -146,8 +147,7 @@ type closeCounter struct {
 
 func (c *closeCounter) Close() error { c.closed++; return nil }
 
-// A body that stays open keeps its connection, and an issuer that fails is asked
-// for days.
+// A body that stays open keeps its connection, and a failing issuer is asked for days.
 func TestTheBodyOfEveryAnswerIsClosed(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader("{"), iotest.ErrReader(errors.New("the connection broke")))
 	for name, test := range map[string]struct {
@@ -180,8 +180,8 @@ func TestTheBodyOfEveryAnswerIsClosed(t *testing.T) {
 	}
 }
 
-// Whatever coding an answer has, the document is what a plain reader makes of it,
-// or the reason says which coding that was; and it is 1 MiB at most.
+// Whatever coding a response has, the document is what a plain reader reads, or the
+// reason names the coding. It is 1 MiB at most.
 func FuzzContentCoding(f *testing.F) {
 	pack := func(text string) []byte {
 		var b bytes.Buffer

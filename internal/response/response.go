@@ -1,5 +1,5 @@
-// Package response keeps the status of a refused request. net/http gives an answer
-// without a status 200, which a client takes for success.
+// Package response keeps the status of a rejected request. Without it, net/http sends
+// 200 for a response without a status, and a client would take that for success.
 package response
 
 import (
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Writer is what Config.ErrorHandler writes to. Its status is the refusal's until
-// WriteHeader is called with another of 400 or more.
+// Writer is what Config.ErrorHandler writes to. Its status is the rejection's, unless
+// WriteHeader is called with another one of 400 or more.
 type Writer struct {
 	http.ResponseWriter
 	status   int
@@ -18,15 +18,15 @@ type Writer struct {
 	begun    bool
 }
 
-// NewWriter makes a Writer for a refusal with the status. replaced is called with a
-// status below 400, in place of which the refusal's is sent.
+// NewWriter makes a Writer for a rejection with the status. It calls replaced with any
+// status below 400, and sends the rejection's status instead.
 func NewWriter(w http.ResponseWriter, status int, replaced func(status int)) *Writer {
 	return &Writer{ResponseWriter: w, status: status, replaced: replaced}
 }
 
 func (w *Writer) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		return // a hint, which some frameworks take for the answer, and send 200 then
+		return // a hint: some frameworks take it for the response, and then send 200
 	}
 	if !w.begun {
 		w.begun = true
@@ -38,15 +38,15 @@ func (w *Writer) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// hasOwnStatus reports whether an answer of the type is of gRPC, gRPC-Web or
-// Connect's streams. They are 200 even for an error, which stands in a trailer or
-// at the end of the body.
+// hasOwnStatus reports whether a response of this type is of gRPC, gRPC-Web or a
+// Connect stream. Those have the status 200 even for an error, and carry their own
+// status in a trailer or at the end of the body.
 func hasOwnStatus(contentType string) bool {
 	contentType = strings.ToLower(contentType)
 	return strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+")
 }
 
-// Begin sends the refusal's status where none has been sent.
+// Begin sends the rejection's status unless one was already sent.
 func (w *Writer) Begin() {
 	if !w.begun {
 		w.WriteHeader(w.status)
@@ -58,17 +58,17 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Flush is there for handlers that look for an http.Flusher.
+// Flush is for handlers that look for an http.Flusher.
 func (w *Writer) Flush() { _ = w.FlushError() }
 
-// FlushError is for [http.ResponseController], which would ask the inner writer
-// otherwise: that begins its answer with 200.
+// FlushError is for [http.ResponseController]. Without it, that would ask the inner
+// writer, which begins its response with 200.
 func (w *Writer) FlushError() error {
 	w.Begin()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// Hijack leaves the answer to whoever takes the connection.
+// Hijack leaves the response to the caller, who takes over the connection.
 func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffer, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	w.begun = w.begun || err == nil

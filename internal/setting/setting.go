@@ -1,5 +1,6 @@
-// Package setting reads values of the environment into fields of a struct. It knows
-// no field, and its mistakes never show a value, which might be a secret.
+// Package setting parses values of environment variables into fields of a struct. It
+// knows no particular field. Its messages never contain a value, which might be a
+// secret.
 package setting
 
 import (
@@ -9,13 +10,14 @@ import (
 	"time"
 )
 
-// OfKubernetes is what Kubernetes names beside the Services of a namespace
+// OfKubernetes matches the variables that Kubernetes adds for the Services of a
+// namespace
 // (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables),
-// those also whose name only begins like the prefix: another team's new Service must
-// not keep the API from starting.
+// including those of a Service whose name only begins like the prefix: another team's
+// new Service must not keep the API from starting.
 var OfKubernetes = regexp.MustCompile(`^([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-// Mistakes, as they follow the name of a variable.
+// Mistakes, worded to follow the name of a variable.
 const (
 	Unknown        = "is not a setting of m2mauth: docs/environment.md has them all"
 	InCodeAlone    = "cannot be set from the environment: set the field of Config in code"
@@ -28,8 +30,8 @@ const (
 	MustBeTime     = "must be a time as RFC 3339 writes it, such as 2026-12-31T18:00:00Z"
 )
 
-// Parse sets what field points to, or says what is wrong with the value, and never
-// what it is.
+// Parse sets what field points to. Otherwise it says what is wrong with the value,
+// without quoting it.
 func Parse(field any, value string) (mistake string) {
 	var err error
 	switch field := field.(type) {
@@ -88,7 +90,7 @@ func number(zero bool, err error, mistake string) string {
 	return ""
 }
 
-// parts are what the separator stands between, without blanks and without empty ones.
+// parts splits a list at separator, trims blanks, and drops empty parts.
 func parts(list, separator string) (all []string) {
 	for part := range strings.SplitSeq(list, separator) {
 		if part = strings.TrimSpace(part); part != "" {

@@ -7,8 +7,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Pointer is a JSON Pointer (RFC 6901) that goes through members of objects only: the
-// names on its way, unescaped. An array on the way is a dead end, whatever the name.
+// Pointer is a JSON Pointer (RFC 6901) through members of objects only, as a list of
+// unescaped names. It leads nowhere through an array, whatever the name.
 type Pointer []string
 
 var (
@@ -22,8 +22,8 @@ var (
 	pointerUnescape = strings.NewReplacer("~0", "~", "~1", "/")
 )
 
-// ParsePointer reads a JSON Pointer. It refuses what RFC 6901 §3 does not allow, and
-// empty names, which are mistakes more often than members.
+// ParsePointer parses a JSON Pointer. It rejects what RFC 6901 §3 does not allow, and
+// empty names, which are more often mistakes than members.
 func ParsePointer(s string) (Pointer, error) {
 	rest, ok := strings.CutPrefix(s, "/")
 	if !ok {
@@ -52,8 +52,8 @@ func (p Pointer) String() string {
 	return b.String()
 }
 
-// In returns the value that the pointer leads to from v, as a part of v, or nil if
-// there is none. v is JSON that [Object] has read before.
+// In returns the value in v that the pointer leads to, as a part of v, or nil if there
+// is none. [Object] must have read v before.
 func (p Pointer) In(v jsontext.Value) jsontext.Value {
 	for _, step := range p {
 		var found jsontext.Value

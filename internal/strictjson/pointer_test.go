@@ -28,7 +28,7 @@ func TestPointersOfRFC6901(t *testing.T) {
 	}
 }
 
-// A pointer leads where a naive reader goes by it, and is written as it was read.
+// A pointer leads where it leads a naive reader, and is written as it was read.
 func FuzzPointer(f *testing.F) {
 	for _, pointer := range []string{"/a", "/a/b", "/a~1b/~0", "/~01", "/~2", "/a//b", "/", "", "a", "/b/0", "/a/b/c"} {
 		f.Add(pointer, []byte(`{"a":{"b":{"c":1}},"a/b":{"~":[1]},"~1":null,"b":[1]}`))

@@ -1,14 +1,14 @@
-// Package strictjson reads one JSON object or array so that no other reader can read
-// it differently. It takes what RFC 8259 allows, in UTF-8 and with nothing but white
-// space around the value, but refuses:
+// Package strictjson reads one JSON object or array so strictly that no other reader
+// can read it differently. It accepts what RFC 8259 allows, in UTF-8 and with only
+// white space around the value, but rejects:
 //
 //   - a member name that occurs twice in one object, at any depth
 //   - half a surrogate pair
 //   - arrays and objects nested more than 32 deep
 //
-// Names are compared byte by byte once their escapes are undone. The guard reads the
-// headers and claims of tokens with it, and issuers' documents with [Lenient], whose
-// parts it then reads strictly. The package does not know what the JSON is about.
+// Names are compared byte by byte after their escapes are undone. The guard uses it to
+// read the headers and claims of tokens. With [Lenient], it reads issuers' documents,
+// and then their parts strictly. The package does not know what the JSON means.
 package strictjson
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxDepth bounds how deep arrays and objects may nest. Real tokens nest three
-// deep; the decoder itself would go down some thousands of levels.
+// maxDepth limits how deep arrays and objects may nest. Real tokens nest three deep.
+// The decoder itself would accept thousands of levels.
 const maxDepth = 32
 
 var (
@@ -31,8 +31,8 @@ var (
 	errTrailing  = errors.New("something follows the JSON value")
 )
 
-// Lenient is for documents whose parts are read strictly one by one, so that a
-// part with doubled members does not spoil the others.
+// Lenient is for documents whose parts are then read strictly one by one, so that a
+// part with duplicate members does not spoil the others.
 var Lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
 type jsonReader struct {
@@ -42,10 +42,10 @@ type jsonReader struct {
 
 var jsonReaders = sync.Pool{New: func() any { return new(jsonReader) }}
 
-// Object calls f for each member of the one JSON object that data holds,
-// with the unquoted name and the value's bytes (parts of data). It refuses what
-// two readers could read in two ways: doubled members at any depth, names or
-// strings that are not UTF-8, anything but white space after the object.
+// Object calls f for each member of the one JSON object in data, with the unquoted name
+// and the bytes of the value, which are parts of data. It rejects everything that two
+// readers could read differently: duplicate members at any depth, names or strings that
+// are not UTF-8, and anything but white space after the object.
 func Object(data []byte, f func(name []byte, value jsontext.Value) error, opts ...jsontext.Options) error {
 	return readJSON(data, '{', errNotObject, opts, func(r *jsonReader) error {
 		name, err := r.next(data)
@@ -77,7 +77,7 @@ func readJSON(data []byte, open jsontext.Kind, wrong error, opts []jsontext.Opti
 	}
 	r := jsonReaders.Get().(*jsonReader)
 	defer func() {
-		r.buf = bytes.Buffer{} // the pool keeps no token alive
+		r.buf = bytes.Buffer{} // so that the pool keeps no token in memory
 		r.dec.Reset(&r.buf)
 		jsonReaders.Put(r)
 	}()
@@ -105,8 +105,8 @@ func readJSON(data []byte, open jsontext.Kind, wrong error, opts []jsontext.Opti
 	return nil
 }
 
-// next returns the next value as a part of data, which stays valid, while what
-// the decoder returns does not.
+// next returns the next value as a part of data. That stays valid, unlike what the
+// decoder returns.
 func (r *jsonReader) next(data []byte) (jsontext.Value, error) {
 	v, err := r.dec.ReadValue()
 	if err != nil {
@@ -116,10 +116,10 @@ func (r *jsonReader) next(data []byte) (jsontext.Value, error) {
 	return jsontext.Value(data[end-int64(len(v)) : end]), nil
 }
 
-// deeperThan counts brackets outside strings. In bytes that are no JSON the
-// count may be off, but only past the point where the decoder will stop.
+// deeperThan counts brackets outside strings. For invalid JSON the count may be wrong,
+// but only after the point where the decoder stops.
 func deeperThan(data []byte, limit int) bool {
-	if bytes.Count(data, []byte{'{'})+bytes.Count(data, []byte{'['}) <= limit { // quick, and so for all real tokens
+	if bytes.Count(data, []byte{'{'})+bytes.Count(data, []byte{'['}) <= limit { // a quick check that is enough for all real tokens
 		return false
 	}
 	depth, inString := 0, false
@@ -145,7 +145,7 @@ func deeperThan(data []byte, limit int) bool {
 	return false
 }
 
-// unquoted returns what a JSON string holds; v has been read by a decoder.
+// unquoted returns the content of a JSON string. v comes from a decoder.
 func unquoted(v jsontext.Value) []byte {
 	if bytes.IndexByte(v, '\\') < 0 {
 		return v[1 : len(v)-1]
@@ -154,7 +154,7 @@ func unquoted(v jsontext.Value) []byte {
 	return s
 }
 
-// String returns the string that v is; ok is false for any other JSON value.
+// String returns v as a string. ok is false for any other JSON value.
 func String(v jsontext.Value) (s string, ok bool) {
 	if v.Kind() != '"' {
 		return "", false
@@ -162,8 +162,8 @@ func String(v jsontext.Value) (s string, ok bool) {
 	return string(unquoted(v)), true
 }
 
-// Strings returns the strings of an array that holds nothing else, or a string
-// as the only one.
+// Strings returns the strings of an array that contains nothing else, or a single
+// string as the only one.
 func Strings(v jsontext.Value) (list []string, ok bool) {
 	if s, ok := String(v); ok {
 		return []string{s}, true

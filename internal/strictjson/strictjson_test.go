@@ -16,7 +16,7 @@ import (
 	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
 
-// member is what Object found; the value is a part of the document.
+// member is what Object found. The value is a part of the document.
 type member struct {
 	name  string
 	value jsontext.Value
@@ -155,8 +155,8 @@ func TestArrayIsStrict(t *testing.T) {
 	}
 }
 
-// assertAsEncodingJSON checks that encoding/json takes what we took, and reads
-// the same in it.
+// assertAsEncodingJSON checks that encoding/json accepts what we accepted, and reads
+// the same.
 func assertAsEncodingJSON(t *testing.T, data []byte) {
 	t.Helper()
 	list, err := membersOf(data)
@@ -177,9 +177,9 @@ func assertAsEncodingJSON(t *testing.T, data []byte) {
 	}
 }
 
-// assertAsJSONText checks that what we take is what jsontext takes with its strict
-// defaults, no less and no more, but for the depth; and that it is what a naive
-// reader takes, who knows the depth too.
+// assertAsJSONText checks that we accept exactly what jsontext accepts with its strict
+// defaults, except for the depth, and that it is what a naive reader accepts, which
+// also checks the depth.
 func assertAsJSONText(t *testing.T, data []byte) {
 	t.Helper()
 	list, err := membersOf(data)
@@ -211,8 +211,8 @@ var jsonSeeds = []string{
 	" {\"\" : \"ä€\U0001F600\"\n}\t",
 }
 
-// Thousands of documents of which some are just right: those that we accept,
-// encoding/json reads as we do.
+// Thousands of documents, of which some are just valid: encoding/json reads those that
+// we accept as we do.
 func TestObjectAcceptsNothingThatEncodingJSONRefuses(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -293,7 +293,7 @@ func TestDepthIsBounded(t *testing.T) {
 	require.ErrorIs(t, err, errDepth)
 }
 
-// The readers come from a pool, and the decoder's buffers are used again.
+// The readers come from a pool, and reuse the decoder's buffers.
 func TestValuesOutliveTheirReader(t *testing.T) {
 	t.Parallel()
 	var group sync.WaitGroup
@@ -383,7 +383,7 @@ func TestStrings(t *testing.T) {
 	}
 }
 
-// The pool must not keep the last token of each reader alive, nor hand it on.
+// The pool must neither keep the last token of each reader in memory nor pass it on.
 func TestPoolKeepsNoDocument(t *testing.T) {
 	_, err := membersOf([]byte(`{"a":"secret secret secret"}`))
 	require.NoError(t, err)

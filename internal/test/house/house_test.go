@@ -2,12 +2,19 @@
 package house
 
 import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -72,3 +79,71 @@ func TestTheRootsTestFilesAreFewAndShort(t *testing.T) {
 		assert.LessOrEqual(t, strings.Count(string(content), "\n"), 800, "lines of %s", name)
 	}
 }
+
+// A newcomer reads the files of a token's way from the top, and need not climb back.
+func TestNoFileOfATokensWayCallsTheOneThatItIsEnteredFrom(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root, "CONTRIBUTING.md"))
+	require.NoError(t, err)
+	_, drawing, found := strings.Cut(string(page), "```text\nmiddleware.go")
+	require.True(t, found)
+	drawing, _, _ = strings.Cut("middleware.go"+drawing, "```")
+	calls := callsBetweenFiles(t)
+	require.Contains(t, calls["middleware.go"], "token.go", "calls were found")
+	var way, drawn []string // the file of each step to the left, and all that were seen
+	for line := range strings.Lines(drawing) {
+		step := strings.IndexFunc(line, unicode.IsLetter)
+		require.NotEqual(t, -1, step, line)
+		depth := utf8.RuneCountInString(line[:step]) / 4
+		require.LessOrEqual(t, depth, len(way), line)
+		for _, name := range regexp.MustCompile(`^[a-z_]+\.go(?:, [a-z_]+\.go)*`).FindAllString(line[step:], 1) {
+			for _, file := range strings.Split(name, ", ") {
+				require.Contains(t, calls, file, "the drawing's files make calls")
+				for _, above := range way[:depth] {
+					assert.Empty(t, calls[file][above], "%s calls back into %s", file, above)
+				}
+				for _, before := range drawn {
+					assert.False(t, len(calls[file][before]) > 0 && len(calls[before][file]) > 0, "%s and %s call each other", before, file)
+				}
+				way, drawn = append(way[:depth], file), append(drawn, file)
+			}
+		}
+	}
+	for _, file := range []string{"errors.go", "scopes.go"} {
+		assert.Empty(t, calls[file], "%s knows no other file", file)
+	}
+}
+
+// callsBetweenFiles returns which functions and variables of the root's other files each
+// of its files uses. What packages are imported for does not matter here.
+func callsBetweenFiles(t *testing.T) map[string]map[string][]string {
+	t.Helper()
+	set, calls := token.NewFileSet(), make(map[string]map[string][]string)
+	var files []*ast.File
+	for _, name := range matches(t, "*.go", false) {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, filepath.Join(root, name), nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		files, calls[name] = append(files, file), make(map[string][]string)
+	}
+	info := types.Info{Uses: make(map[*ast.Ident]types.Object)}
+	checker := types.Config{Importer: noPackages{}, Error: func(error) {}} // those of what is not imported
+	pkg, _ := checker.Check("m2mauth", set, files, &info)
+	for used, object := range info.Uses {
+		_, isFunc := object.(*types.Func)
+		if _, isVar := object.(*types.Var); object.Pkg() != pkg || !isFunc && (!isVar || object.Parent() != pkg.Scope()) {
+			continue
+		}
+		from, to := filepath.Base(set.Position(used.Pos()).Filename), filepath.Base(set.Position(object.Pos()).Filename)
+		if from != to {
+			calls[from][to] = append(calls[from][to], object.Name())
+		}
+	}
+	return calls
+}
+
+type noPackages struct{}
+
+func (noPackages) Import(string) (*types.Package, error) { return nil, errors.New("not imported") }

@@ -91,3 +91,16 @@ func TestEveryPageIsLinkedFromTheReadmeOrAnother(t *testing.T) {
 		assert.True(t, linked[p.name] || p.name == "README.md", "%s: no page links to it", p.name)
 	}
 }
+
+// Whoever looks for a page begins at the README.
+func TestTheReadmeLinksEveryPageInDocs(t *testing.T) {
+	t.Parallel()
+	linked := make(map[string]bool)
+	for _, l := range readPage(t, "README.md").links {
+		file, _, _ := strings.Cut(l.target, "#")
+		linked[file] = true
+	}
+	for _, p := range documentation(t) {
+		assert.True(t, linked[p.name] || p.name == "README.md", "README.md has no link to %s", p.name)
+	}
+}

@@ -123,6 +123,19 @@ func TestTheReadmeIsShort(t *testing.T) {
 	t.Logf("%d lines", lines)
 }
 
+// Where guards are joined, the page names the fields that only the first may set.
+func TestThePageAboutIssuersNamesTheFieldsOfTheFirstGuard(t *testing.T) {
+	t.Parallel()
+	declared := regexp.MustCompile(`(?m)^var guardFields = \[\]string\{(.+)\}$`).FindStringSubmatch(readFile(t, "guard.go"))
+	require.NotNil(t, declared)
+	_, item, found := strings.Cut(readFile(t, "docs/issuers.md"), "- **The first guard's settings hold for all**")
+	require.True(t, found)
+	item, _, _ = strings.Cut(item, "\n- ")
+	for field := range strings.SplitSeq(strings.ReplaceAll(declared[1], `"`, ""), ", ") {
+		assert.Contains(t, item, "`"+field+"`")
+	}
+}
+
 // sourceFiles parses the Go files of a folder but for its tests.
 func sourceFiles(t *testing.T, folder string) map[string]*ast.File {
 	t.Helper()
@@ -229,7 +242,7 @@ func kindsOfErrors(t *testing.T) map[string]string {
 // wait: what stands in errors.New, fmt.Errorf and absent, between what is filled in.
 func reasons(t *testing.T) (found []string) {
 	t.Helper()
-	for folder, wanted := range map[string]string{".": "jwks.go gate.go queue.go", "internal/keyset": "", "internal/admission": ""} {
+	for folder, wanted := range map[string]string{".": "jwks.go", "internal/keyset": "", "internal/admission": ""} {
 		for name, file := range sourceFiles(t, folder) {
 			if wanted != "" && !slices.Contains(strings.Fields(wanted), name) {
 				continue
