@@ -677,7 +677,10 @@ func TestTokensThatWaitForKeysAreBoundedInBytes(t *testing.T) {
 				assert.Equal(t, http.StatusOK, w.Code)
 			}
 		}
-		assert.Zero(t, refused)
+		// Those whose wait for the keys is over share one check, with 11 of 8,192 places each,
+		// if it has not ended before the last of them comes.
+		assert.LessOrEqual(t, refused, 0)
+		assert.LessOrEqual(t, -refused, fit-8192/11)
 		synctest.Wait()
 		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
 	})

@@ -42,22 +42,28 @@ var _ = struct {
 	stats      func(*m2mauth.Guard) m2mauth.Stats
 	dry        func(*m2mauth.Guard) bool
 	enforcing  func(*m2mauth.Guard) *m2mauth.Guard
+	recheck    func(*m2mauth.Guard, context.Context, m2mauth.Claims) (time.Duration, error)
+	until      func(*m2mauth.Guard, m2mauth.Claims) time.Time
+	opens      func(*m2mauth.Guard, *http.Request, m2mauth.Claims, m2mauth.Rule) bool
 	custom     func(string, func(context.Context, m2mauth.Claims, m2mauth.Request) error) m2mauth.Rule
 	from       func(context.Context) (m2mauth.Claims, bool)
 	into       func(context.Context, m2mauth.Claims) context.Context
 	response   func(*m2mauth.Error) (http.Header, []byte)
 	rules      []func(...string) m2mauth.Rule
+	actor      func(m2mauth.Claims) (m2mauth.Actor, bool)
+	prior      func(m2mauth.Actor) (m2mauth.Actor, bool)
 	config     m2mauth.Config
 	decision   m2mauth.Decision
 	outcomes   []m2mauth.Outcome
 }{
 	m2mauth.New, m2mauth.ConfigFromEnv, m2mauth.Join, (*m2mauth.Guard).RequireRule, (*m2mauth.Guard).Check, (*m2mauth.Guard).CheckRequest,
 	(*m2mauth.Guard).ValidateRule, (*m2mauth.Guard).Verify, (*m2mauth.Guard).WriteError, (*m2mauth.Guard).Metadata,
-	(*m2mauth.Guard).Warm, (*m2mauth.Guard).Keys, (*m2mauth.Guard).Stats, (*m2mauth.Guard).ReportOnly, (*m2mauth.Guard).Enforcing, m2mauth.Custom, m2mauth.FromContext, m2mauth.NewContext,
-	(*m2mauth.Error).Response, []func(...string) m2mauth.Rule{m2mauth.AllScopes, m2mauth.AnyScope, m2mauth.ClientID},
+	(*m2mauth.Guard).Warm, (*m2mauth.Guard).Keys, (*m2mauth.Guard).Stats, (*m2mauth.Guard).ReportOnly, (*m2mauth.Guard).Enforcing, (*m2mauth.Guard).Recheck, (*m2mauth.Guard).AcceptedUntil, (*m2mauth.Guard).Opens, m2mauth.Custom, m2mauth.FromContext, m2mauth.NewContext,
+	(*m2mauth.Error).Response, []func(...string) m2mauth.Rule{m2mauth.AllScopes, m2mauth.AnyScope, m2mauth.ClientID, m2mauth.ActedBy}, m2mauth.Claims.Actor, m2mauth.Actor.Actor,
 	m2mauth.Config{
 		InsecureHTTPHosts: []string{}, InsecureAllowOrganizationTokens: true,
 		QueueKey: func(m2mauth.Request) string { return "" }, IsMachine: func(m2mauth.Claims) bool { return true },
+		Revoked: func(context.Context, m2mauth.Claims) (bool, error) { return false, nil },
 	},
 	m2mauth.Decision{Claims: m2mauth.Claims{}, Outcome: m2mauth.Allowed},
 	[]m2mauth.Outcome{m2mauth.Allowed, m2mauth.Anonymous, m2mauth.Undecided, m2mauth.Outcome(m2mauth.ErrScope)},
@@ -343,6 +349,62 @@ func TestTheChallengeNamesTheMetadata(t *testing.T) {
 	_, err := down.Verify(t.Context(), issuer.Token(testguard.Shop))
 	require.ErrorIs(t, err, m2mauth.ErrUnavailable)
 	assert.Empty(t, challengeOf(err), "a 503 has no challenge")
+}
+
+// RFC 9728 §1.2 wants https. MCP servers under development have none, and Logto's guide
+// for them registers http://localhost:3001/.
+func TestMetadataOfAnHTTPAudienceIsForLoopbackAndNamedHosts(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	const wellKnown = "/.well-known/oauth-protected-resource"
+	of := func(audience string, hosts ...string) *m2mauth.Guard {
+		return testguard.Quiet(t, issuer, audienced(audience), func(c *m2mauth.Config) { c.InsecureHTTPHosts = hosts })
+	}
+	for _, test := range []struct {
+		audience, url string
+		hosts         []string
+	}{
+		{"http://localhost:3001/", "http://localhost:3001" + wellKnown, nil},
+		{"http://localhost:3001", "http://localhost:3001" + wellKnown, nil},
+		{"http://LocalHost/mcp", "http://LocalHost" + wellKnown + "/mcp", nil},
+		{"http://127.0.0.1:3001/mcp/", "http://127.0.0.1:3001" + wellKnown + "/mcp/", nil},
+		{"http://[::1]:3001/", "http://[::1]:3001" + wellKnown, nil},
+		{"http://shop:8080/", "http://shop:8080" + wellKnown, []string{"logto", "SHOP"}},
+		{"http://shop:8080/", "http://shop:8080" + wellKnown, []string{"shop:8080"}},
+		{"http://shop/", "http://shop" + wellKnown, []string{"shop:80"}},
+	} {
+		guard := of(test.audience, test.hosts...)
+		resp := metadataOf(t, guard, "GET", test.url)
+		require.Equal(t, http.StatusOK, resp.StatusCode, test.audience)
+		var document struct{ Resource string }
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&document))
+		assert.Equal(t, test.audience, document.Resource)
+		_, err := guard.Check(testguard.RequestWith(), m2mauth.AnyToken())
+		assert.Equal(t, `Bearer realm="`+test.audience+`", resource_metadata="`+test.url+`"`, challengeOf(err))
+	}
+	for _, test := range []struct {
+		audience string
+		hosts    []string
+	}{
+		{"http://shop/", nil},
+		{"http://shop:8080/", []string{"shop:3001", "shopping", "op"}},
+		{"http://shop.localhost/", nil},
+		{"http://localhost.evil.example/", nil},
+		{"http://0.0.0.0:3001/", nil},
+		{"http://192.168.1.2/", nil},
+		{"http://localhost:3001/?x=1", nil},
+		{"http://me@localhost:3001/", nil},
+	} {
+		assert.Panics(t, func() { of(test.audience, test.hosts...).Metadata(m2mauth.MetadataConfig{}) }, test.audience)
+	}
+
+	// The audience of joined guards is the first one's, and so are the hosts.
+	one, two := newTenant("https://one.test/oidc"), newTenant("https://two.test/oidc")
+	shop := audienced("http://shop/")
+	hosts := func(c *m2mauth.Config) { c.InsecureHTTPHosts = []string{"shop"} }
+	resp := metadataOf(t, joined(t, one.guard(t, shop, hosts), two.guard(t, shop)), "GET", "http://shop"+wellKnown)
+	assert.Equal(t, http.StatusOK, resp.StatusCode)
+	assert.Panics(t, func() { joined(t, one.guard(t, shop), two.guard(t, shop, hosts)).Metadata(m2mauth.MetadataConfig{}) })
 }
 
 func TestMetadataNeedsAnAudienceThatIsAnHTTPSURL(t *testing.T) {

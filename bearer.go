@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+
+	"github.com/m2mauth/m2mauth/internal/ascii"
 )
 
 // bearerToken takes the token from the request's Authorization headers (RFC 6750 §2.1,
@@ -16,15 +18,19 @@ func bearerToken(fields []string, most int) (string, *Error) {
 	default: // a proxy in front of us might read another one than we do
 		return "", newError(ErrRequest, "the request has more than one Authorization field", slog.Int("fields", len(fields)))
 	}
+	token, ok := strings.CutPrefix(fields[0], "Bearer ")
+	if ok && 0 < len(token) && len(token) <= most && token[0] > ' ' && token[len(token)-1] > ' ' {
+		return token, nil // as nearly every client writes it
+	}
 	field := strings.Trim(fields[0], " \t")
 	if len(field) > len("Bearer ")+most {
 		return "", newError(ErrRequest, fmt.Sprintf("the Authorization field is longer than %s", inBytes(most)), slog.Int("bytes", len(field)))
 	}
-	end := span(field, &schemeChars)
+	end := ascii.TokenSpan(field)
 	if !strings.EqualFold(field[:end], "Bearer") {
 		return "", noToken()
 	}
-	token := strings.TrimLeft(field[end:], " ")
+	token = strings.TrimLeft(field[end:], " ")
 	if token == "" {
 		return "", newError(ErrRequest, "the Authorization field has no token after Bearer")
 	}
@@ -42,38 +48,10 @@ func notOneToken() *Error {
 	return newError(ErrRequest, "the Authorization field must be Bearer and one token, without quotes, spaces and line breaks")
 }
 
-func isToken68(s string) bool {
-	s = strings.TrimRight(s, "=")
-	return s != "" && span(s, &token68Chars) == len(s)
-}
-
 // inBytes writes a number of bytes for people.
 func inBytes(n int) string {
 	if n%1024 == 0 {
 		return fmt.Sprintf("%d KiB", n/1024)
 	}
 	return fmt.Sprintf("%d bytes", n)
-}
-
-// Sets of characters: those of an authentication scheme (RFC 9110 §5.6.2), and
-// those of a token68 (§11.2) but for the equals signs at its end.
-var (
-	schemeChars  = charSet("!#$%&'*+-.^_`|~")
-	token68Chars = charSet("-._~+/")
-)
-
-func charSet(others string) (set [256]bool) {
-	for _, c := range "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + others {
-		set[c] = true
-	}
-	return set
-}
-
-// span returns how many characters at the start of s are in the set.
-func span(s string, set *[256]bool) int {
-	n := 0
-	for n < len(s) && set[s[n]] {
-		n++
-	}
-	return n
 }

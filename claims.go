@@ -4,19 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/m2mauth/m2mauth/internal/claim"
+	"github.com/m2mauth/m2mauth/internal/clock"
+	"github.com/m2mauth/m2mauth/internal/hint"
 	"github.com/m2mauth/m2mauth/internal/jose"
-	"github.com/m2mauth/m2mauth/internal/strictjson"
+	"github.com/m2mauth/m2mauth/internal/scope"
 )
 
 // Claims holds the claims of a verified token. A [Guard] never returns Claims together
@@ -33,6 +31,7 @@ type claimSet struct {
 	issuer, subject, clientID, id, organizationID string
 
 	isMachine func(Claims) bool // Config.IsMachine
+	actor     *claim.Actor      // from act, or nil
 	audience  []string
 	scopes    Scopes
 	issuedAt  time.Time
@@ -40,8 +39,8 @@ type claimSet struct {
 	expiresAt time.Time
 	signed    string // header and payload as received, for Decode
 
-	read   int                         // at most how many bytes of the payload the strings above came from
-	others atomic.Pointer[[]keptClaim] // what else stringsOf has read
+	read   int        // at most how many bytes of the payload the strings above came from
+	others claim.Kept // what else stringsOf has read
 }
 
 var noClaims = new(claimSet)
@@ -70,7 +69,8 @@ func (c Claims) AppID() string {
 
 // IsMachine reports whether the token was issued to an application itself and not to a
 // user of it: whether sub equals the client (RFC 9068 §2.2), or what Config.IsMachine
-// returns. A token without sub (Config.AllowMissingSubject) is a machine's.
+// returns. A token without sub (Config.AllowMissingSubject) is a machine's. An act does
+// not matter: see [Claims.Actor].
 func (c Claims) IsMachine() bool { return c.read().machine() }
 
 func (s *claimSet) machine() bool {
@@ -127,66 +127,16 @@ func (c Claims) Decode(v any) error {
 }
 
 func (c *claimSet) payload() ([]byte, error) {
-	_, encoded, ok := strings.Cut(c.signed, ".")
-	if !ok {
+	if c.signed == "" {
 		return nil, errors.New("m2mauth: Decode: these Claims come from no token")
 	}
-	return jose.DecodeBase64URL(encoded)
-}
-
-// claimName is the name of a claim in a Config or a rule.
-type claimName struct {
-	text    string // the only spelling of pointer: for a top-level member, its name
-	pointer strictjson.Pointer
-}
-
-// parseClaim reads a claim's name, which is a JSON Pointer if it begins with a slash.
-func parseClaim(name string) (claimName, error) {
-	if !strings.HasPrefix(name, "/") {
-		return claimName{name, strictjson.Pointer{name}}, nil
-	}
-	pointer, err := strictjson.ParsePointer(name)
-	if err != nil {
-		return claimName{}, err
-	}
-	if len(pointer) == 1 && !strings.HasPrefix(pointer[0], "/") {
-		return claimName{pointer[0], pointer}, nil
-	}
-	return claimName{pointer.String(), pointer}, nil
-}
-
-// claimNames parses names that New has already checked.
-func claimNames(names []string) []claimName {
-	claims := make([]claimName, len(names))
-	for i, name := range names {
-		claims[i], _ = parseClaim(name)
-	}
-	return claims
-}
-
-func namesOf(claims []claimName) []string {
-	names := make([]string, len(claims))
-	for i, claim := range claims {
-		names[i] = claim.text
-	}
-	return names
-}
-
-// keptClaim is a claim that a rule asked for.
-type keptClaim struct {
-	name   string
-	values []string
-}
-
-// memory returns the bytes it takes in addition to those of its values, rounded up.
-func (k keptClaim) memory() int {
-	return int(unsafe.Sizeof(k)) + 2*int(unsafe.Sizeof(""))*len(k.values)
+	return jose.DecodePayload(c.signed)
 }
 
 // hasAny reports whether a claim is one of the values, or an array of strings that
 // contains one.
-func (c *claimSet) hasAny(claim claimName, values []string) bool {
-	switch claim.text { // claims that were already read
+func (c *claimSet) hasAny(name claim.Name, values []string) bool {
+	switch name.String() { // claims that were already read
 	case "iss":
 		return slices.Contains(values, c.issuer)
 	case "sub":
@@ -194,70 +144,28 @@ func (c *claimSet) hasAny(claim claimName, values []string) bool {
 	case "jti":
 		return c.id != "" && slices.Contains(values, c.id)
 	}
-	return slices.ContainsFunc(c.stringsOf(claim), func(value string) bool { return slices.Contains(values, value) })
+	return slices.ContainsFunc(c.stringsOf(name), func(value string) bool { return slices.Contains(values, value) })
 }
 
 // stringsOf returns the strings that a claim is or contains. It keeps only claims that
 // rules ask for, and only within the bytes that token.cost counts for all claims. Any
 // others are read each time.
-func (c *claimSet) stringsOf(claim claimName) []string {
-	if claim.text == "aud" {
+func (c *claimSet) stringsOf(name claim.Name) []string {
+	if name.String() == "aud" {
 		return c.audience
 	}
-	var kept []keptClaim
-	if others := c.others.Load(); others != nil {
-		kept = *others
-	}
-	for _, k := range kept {
-		if k.name == claim.text {
-			return k.values
-		}
-	}
-	return c.readAndKeep(claim, kept)
-}
-
-func (c *claimSet) readAndKeep(claim claimName, kept []keptClaim) []string {
-	read := keptClaim{name: claim.text}
-	if payload, err := c.payload(); err == nil {
-		if value := claim.pointer.In(payload); value != nil {
-			if list, ok := strictjson.Strings(value); ok {
-				read.values = list
-			}
-		}
-	}
-	shared := []string{c.clientID, c.organizationID} // other claims may name these too
-	for i, value := range read.values {
-		if at := slices.Index(shared, value); at >= 0 {
-			read.values[i] = shared[at]
-		}
-	}
-	all := append(slices.Clone(kept), read)
-	held := c.read
-	for _, k := range all {
-		held += k.memory()
-		for _, value := range k.values {
-			if !slices.Contains(shared, value) {
-				held += len(value)
-			}
-		}
-	}
-	if held <= len(c.signed) {
-		c.others.Store(&all) // of two at the same time the last is kept, and the other is read again
-	}
-	return read.values
+	return c.others.Strings(name, c.payload, []string{c.clientID, c.organizationID}, len(c.signed)-c.read)
 }
 
 // claimPolicy is what Config says about claims.
 type claimPolicy struct {
-	issuer       string
-	audiences    []string
-	scopeClaims  []claimName
-	clientClaims []claimName
+	issuer    string
+	audiences []string
+	sought    claim.Sought // Organizations includes organization_id
 
-	scopes             *scopePolicy
-	organizationClaims []claimName // includes organization_id
-	required           []claimName
-	requiredValues     [][]string // for each claim of required
+	scopes            *scope.Policy
+	scopeOrganization string
+	requiredValues    [][]string // for each claim of sought.Required
 
 	missingSubject         bool     // machines' tokens may lack sub
 	clientsWithoutAudience []string // their tokens may lack aud
@@ -270,25 +178,16 @@ type claimPolicy struct {
 	organizations bool
 }
 
-const payloadText = "the token's payload is not one strict JSON object"
-
-// claimValues are the members that the checks look at, as written in the payload.
-type claimValues struct {
-	iss, sub, aud, exp, nbf, iat, jti, cnf jsontext.Value
-
-	scopes, clients, organizations, required []jsontext.Value // in the order of the policy's names
-}
-
 // read returns the claims of a token's payload if they are acceptable now. accessToken
 // says that the header's typ is at+jwt, for which RFC 9068 §2.2 requires more claims
 // than for other types.
 func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*claimSet, *Error) {
-	values, err := p.collect(payload)
+	values, err := p.sought.Collect(payload)
 	if err != nil {
-		return nil, newError(ErrMalformed, payloadText)
+		return nil, unacceptable(err)
 	}
-	c := &claimSet{isMachine: p.isMachine, read: values.bytes()}
-	for _, check := range []func(*claimSet, *claimValues) *Error{
+	c := &claimSet{isMachine: p.isMachine, read: values.Bytes()}
+	for _, check := range []func(*claimSet, *claim.Values) error{
 		p.checkIssuer,
 		p.checkAudience,
 		p.checkConfirmation,
@@ -296,125 +195,62 @@ func (p *claimPolicy) read(payload []byte, accessToken bool, now time.Time) (*cl
 		p.readSubject,
 		p.readClient,
 		p.readID,
+		p.readActor,
 		p.readScopes,
 		p.readOrganization,
 		p.checkRequired,
 	} {
-		if e := check(c, values); e != nil {
-			return nil, e
+		if err := check(c, values); err != nil {
+			return nil, unacceptable(err)
 		}
 	}
 	if e := p.checkTimes(c, now); e != nil {
 		return nil, e
 	}
-	c.expiresAt = onBothClocks(now, c.expiresAt)
-	if accessToken && values.iat == nil {
+	c.expiresAt = clock.OnBoth(now, c.expiresAt)
+	if accessToken && values.IssuedAt == nil {
 		return nil, missing("iat")
 	}
-	if accessToken && values.jti == nil {
+	if accessToken && values.ID == nil {
 		return nil, missing("jti")
 	}
 	return c, nil
 }
 
-func (p *claimPolicy) collect(payload []byte) (*claimValues, error) {
-	v := &claimValues{
-		scopes:  make([]jsontext.Value, len(p.scopeClaims)),
-		clients: make([]jsontext.Value, len(p.clientClaims)),
-
-		organizations: make([]jsontext.Value, len(p.organizationClaims)),
-		required:      make([]jsontext.Value, len(p.required)),
+// unacceptable returns the error for one caller of what is wrong with a token.
+func unacceptable(err error) *Error {
+	switch err := err.(type) {
+	case *Error:
+		return err
+	case *claim.Mistake:
+		return newError(ErrClaims, err.Error(), slog.String("claim", err.Claim))
+	case jose.DotsError:
+		return newError(ErrMalformed, err.Error(), slog.Int("dots", int(err)))
 	}
-	err := strictjson.Object(payload, func(name []byte, value jsontext.Value) error {
-		switch string(name) {
-		case "iss":
-			v.iss = value
-		case "sub":
-			v.sub = value
-		case "aud":
-			v.aud = value
-		case "exp":
-			v.exp = value
-		case "nbf":
-			v.nbf = value
-		case "iat":
-			v.iat = value
-		case "jti":
-			v.jti = value
-		case "cnf":
-			v.cnf = value
-		}
-		pick(v.scopes, p.scopeClaims, name, value)
-		pick(v.clients, p.clientClaims, name, value)
-		pick(v.organizations, p.organizationClaims, name, value)
-		pick(v.required, p.required, name, value)
-		return nil
-	})
-	return v, err
+	return newError(ErrMalformed, err.Error())
 }
 
-// pick stores the values of those claims that a member of the payload is or contains.
-func pick(values []jsontext.Value, claims []claimName, name []byte, member jsontext.Value) {
-	for i, claim := range claims {
-		if string(name) == claim.pointer[0] {
-			values[i] = claim.pointer[1:].In(member)
-		}
-	}
-}
+func missing(name string) *Error { return unacceptable(claim.Missing(name)) }
 
-// bytes returns at most how many bytes the strings take that are read from the values.
-func (v *claimValues) bytes() int {
-	n := len(v.iss) + len(v.sub) + len(v.aud) + len(v.jti)
-	for _, values := range [][]jsontext.Value{v.scopes, v.clients, v.organizations} {
-		for _, value := range values {
-			n += len(value)
-		}
-	}
-	return n
-}
-
-var errMember = errors.New("a member has the wrong type")
-
-func missing(claim string) *Error {
-	return newError(ErrClaims, "the token lacks the claim "+claim, slog.String("claim", claim))
-}
-
-func mistyped(claim, want string) *Error {
-	return newError(ErrClaims, fmt.Sprintf("the token's claim %s is not %s", claim, want), slog.String("claim", claim))
-}
-
-// requiredString reads a claim that must be present and not empty.
-func requiredString(claim string, v jsontext.Value) (string, *Error) {
-	if v == nil {
-		return "", missing(claim)
-	}
-	s, ok := strictjson.String(v)
-	if !ok || s == "" {
-		return "", mistyped(claim, "a non-empty string")
-	}
-	return s, nil
-}
-
-func (p *claimPolicy) checkIssuer(c *claimSet, v *claimValues) (e *Error) {
-	if c.issuer, e = requiredString("iss", v.iss); e != nil {
-		return e
+func (p *claimPolicy) checkIssuer(c *claimSet, v *claim.Values) (err error) {
+	if c.issuer, err = v.Issuer.Text("iss"); err != nil {
+		return err
 	}
 	if c.issuer != p.issuer {
-		return newError(ErrIssuer, issuerHint(p.issuer, c.issuer), expected(p.issuer), got(c.issuer))
+		return newError(ErrIssuer, hint.Issuer(p.issuer, c.issuer), expected(p.issuer), got(c.issuer))
 	}
 	return nil
 }
 
-func (p *claimPolicy) checkAudience(c *claimSet, v *claimValues) *Error {
-	if v.aud == nil {
+func (p *claimPolicy) checkAudience(c *claimSet, v *claim.Values) (err error) {
+	if v.Audience == nil {
 		if p.readClient(c, v) == nil && slices.Contains(p.clientsWithoutAudience, c.clientID) {
 			return nil
 		}
-		return missing("aud")
+		return claim.Missing("aud")
 	}
-	var ok bool
-	if c.audience, ok = strictjson.Strings(v.aud); !ok {
-		return mistyped("aud", "a string or an array of strings")
+	if c.audience, err = v.Audience.Texts("aud"); err != nil {
+		return err
 	}
 	switch {
 	case p.organizations:
@@ -431,7 +267,7 @@ func (p *claimPolicy) checkAudience(c *claimSet, v *claimValues) *Error {
 }
 
 func (p *claimPolicy) wrongAudience(c *claimSet) *Error {
-	return newError(ErrAudience, audienceHint(p.audiences, c.audience),
+	return newError(ErrAudience, hint.Audience(p.audiences, c.audience),
 		expected(strings.Join(p.audiences, " ")), got(strings.Join(c.audience, " ")))
 }
 
@@ -441,7 +277,7 @@ func isOrganizationAudience(audience string) bool {
 
 // readOrganizationAudience reads the organization of an organization token from its
 // only audience.
-func (p *claimPolicy) readOrganizationAudience(c *claimSet) *Error {
+func (p *claimPolicy) readOrganizationAudience(c *claimSet) error {
 	if len(c.audience) == 1 {
 		if id, ok := strings.CutPrefix(c.audience[0], organizationAudience); ok && id != "" {
 			c.organizationID = id
@@ -453,61 +289,44 @@ func (p *claimPolicy) readOrganizationAudience(c *claimSet) *Error {
 
 // checkConfirmation rejects tokens that are bound to their sender's key (RFC 7800,
 // 8705, 9449). Accepted as a plain bearer token, a stolen one could be replayed.
-func (p *claimPolicy) checkConfirmation(_ *claimSet, v *claimValues) *Error {
-	if v.cnf != nil {
+func (p *claimPolicy) checkConfirmation(_ *claimSet, v *claim.Values) error {
+	if v.Confirmation != nil {
 		return newError(ErrClaims, "the token is bound to a key of its sender (cnf), and cannot be used as a plain bearer token",
 			slog.String("claim", "cnf"))
 	}
 	return nil
 }
 
-func (p *claimPolicy) readTimes(c *claimSet, v *claimValues) *Error {
+func (p *claimPolicy) readTimes(c *claimSet, v *claim.Values) (err error) {
 	for _, t := range []struct {
-		claim string
-		value jsontext.Value
+		name  string
+		value claim.Value
 		to    *time.Time
-	}{{"exp", v.exp, &c.expiresAt}, {"nbf", v.nbf, &c.notBefore}, {"iat", v.iat, &c.issuedAt}} {
+	}{{"exp", v.ExpiresAt, &c.expiresAt}, {"nbf", v.NotBefore, &c.notBefore}, {"iat", v.IssuedAt, &c.issuedAt}} {
 		if t.value == nil {
 			continue
 		}
-		at, ok := numericDate(t.value)
-		if !ok {
-			return mistyped(t.claim, "a number of seconds since 1970")
+		if *t.to, err = t.value.Time(t.name); err != nil {
+			return err
 		}
-		*t.to = at
 	}
-	if v.exp == nil {
-		return missing("exp")
+	if v.ExpiresAt == nil {
+		return claim.Missing("exp")
 	}
 	return nil
 }
 
-// endOfTime is the end of the year 9999 in seconds. A later date is a mistake.
-const endOfTime = 253402300800
-
-// numericDate reads a NumericDate (RFC 7519 §2): a JSON number of seconds, with
-// fractions, from 1970 to 9999.
-func numericDate(v jsontext.Value) (time.Time, bool) {
-	if v.Kind() != '0' || v[0] == '-' {
-		return time.Time{}, false
-	}
-	seconds, err := strconv.ParseFloat(string(v), 64)
-	if err != nil || seconds >= endOfTime {
-		return time.Time{}, false
-	}
-	whole, fraction := math.Modf(seconds)
-	return time.Unix(int64(whole), int64(fraction*1e9)), true
-}
-
 // checkTimes is separate from readTimes, since a cached token must be checked again.
 func (p *claimPolicy) checkTimes(c *claimSet, now time.Time) *Error {
-	if reached(now, c.expiresAt.Add(p.leeway)) {
+	// Most tokens are valid without leeway. Comparing that first is faster.
+	if clock.Reached(now, c.expiresAt) && clock.Reached(now, c.expiresAt.Add(p.leeway)) {
 		return newError(ErrExpired, "the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ",
 			slog.Time("exp", c.expiresAt.UTC()), slog.Time("now", now.UTC()))
 	}
-	if latest := now.Add(p.leeway); c.notBefore.After(latest) {
+	if c.notBefore.After(now) && c.notBefore.After(now.Add(p.leeway)) {
 		return notYetValid("nbf", c.notBefore, now)
-	} else if c.issuedAt.After(latest) {
+	}
+	if c.issuedAt.After(now) && c.issuedAt.After(now.Add(p.leeway)) {
 		return notYetValid("iat", c.issuedAt, now)
 	}
 	if p.maxLifetime > 0 {
@@ -527,128 +346,93 @@ func notYetValid(claim string, at, now time.Time) *Error {
 		slog.Time(claim, at.UTC()), slog.Time("now", now.UTC()))
 }
 
-func (p *claimPolicy) readSubject(c *claimSet, v *claimValues) (e *Error) {
-	if v.sub == nil && p.missingSubject {
+func (p *claimPolicy) readSubject(c *claimSet, v *claim.Values) (err error) {
+	if v.Subject == nil && p.missingSubject {
 		return nil
 	}
-	c.subject, e = requiredString("sub", v.sub)
-	return e
+	c.subject, err = v.Subject.Text("sub")
+	return err
 }
 
-// readClient reads the client from the policy's claims. Two that differ are an error,
-// since another reader could choose the other one.
-func (p *claimPolicy) readClient(c *claimSet, v *claimValues) *Error {
-	for i, value := range v.clients {
-		if value == nil {
-			continue
-		}
-		client, e := requiredString(p.clientClaims[i].text, value)
-		if e != nil {
-			return e
-		}
-		if c.clientID != "" && c.clientID != client {
-			return newError(ErrClaims, "the token names two different clients", slog.Any("claims", namesOf(p.clientClaims)))
-		}
-		c.clientID = client
+// readClient reads the client from the policy's claims, which must not differ.
+func (p *claimPolicy) readClient(c *claimSet, v *claim.Values) (err error) {
+	names := p.sought.Clients
+	c.clientID, err = claim.Same(names, v.Clients)
+	switch {
+	case err == claim.ErrDiffer:
+		return newError(ErrClaims, "the token names two different clients", slog.Any("claims", claim.Texts(names)))
+	case err == nil && c.clientID == "":
+		return claim.Missing(strings.Join(claim.Texts(names), " or "))
 	}
-	if c.clientID == "" {
-		return missing(strings.Join(namesOf(p.clientClaims), " or "))
-	}
-	return nil
+	return err
 }
 
-func (p *claimPolicy) readID(c *claimSet, v *claimValues) (e *Error) {
-	if v.jti != nil {
-		c.id, e = requiredString("jti", v.jti)
+func (p *claimPolicy) readID(c *claimSet, v *claim.Values) (err error) {
+	if v.ID != nil {
+		c.id, err = v.ID.Text("jti")
 	}
-	return e
+	return err
 }
 
 // readScopes reads scopes only from the policy's claims: a claims script of a Logto
 // tenant can write scp, roles and permissions, but not scope. Duende IdentityServer and
 // Spring write scope as an array.
-func (p *claimPolicy) readScopes(c *claimSet, v *claimValues) *Error {
+func (p *claimPolicy) readScopes(c *claimSet, v *claim.Values) error {
 	var names []string
-	for i, value := range v.scopes {
+	for i, value := range v.Scopes {
 		if value == nil {
 			continue
 		}
-		if p.scopes.organization != "" {
-			held, ok := scopesWithin(p.scopes.organization, value)
-			if !ok {
-				return mistyped(p.scopeClaims[i].text, "an object of scopes, each with an object of organizations")
-			}
-			names = append(names, held...)
-			continue
+		var list []string
+		var err error
+		if name := p.sought.Scopes[i].String(); p.scopeOrganization == "" {
+			list, err = value.Texts(name)
+		} else {
+			list, err = value.Within(p.scopeOrganization, name)
 		}
-		list, ok := strictjson.Strings(value)
-		if !ok {
-			return mistyped(p.scopeClaims[i].text, "a string or an array of strings")
+		if err != nil {
+			return err
 		}
-		if value.Kind() != '[' { // an element of an array is one scope, even with spaces
-			list = splitScopes(list[0])
+		if value.Kind() == '"' { // an element of an array is one scope, even with spaces
+			list = scope.Split(list[0])
 		}
 		names = append(names, list...)
 	}
-	c.scopes = p.scopes.read(names)
+	c.scopes.names, c.scopes.implied = p.scopes.Read(names)
 	return nil
 }
 
-// scopesWithin returns the member names of an object whose values name the
-// organization. Other members hold elsewhere: with Zitadel, an organization that was
-// granted a project assigns the project's roles itself.
-func scopesWithin(organization string, v jsontext.Value) (names []string, ok bool) {
-	err := strictjson.Object(v, func(name []byte, holds jsontext.Value) error {
-		if holds.Kind() != '{' {
-			return errMember
-		}
-		switch in := (strictjson.Pointer{organization}).In(holds); {
-		case in == nil:
-		case in.Kind() != '"':
-			return errMember
-		default:
-			names = append(names, string(name))
+// readOrganization reads the organization from the policy's claims, which must not
+// differ.
+func (p *claimPolicy) readOrganization(c *claimSet, v *claim.Values) (err error) {
+	names := p.sought.Organizations
+	if p.organizations { // if it is named twice, another reader could choose the other one
+		for i, value := range v.Organizations {
+			if value != nil {
+				name := names[i].String()
+				return newError(ErrClaims, "the token names an organization both in its audience and in "+name, slog.String("claim", name))
+			}
 		}
 		return nil
-	})
-	return names, err == nil
-}
-
-// readOrganization reads the organization from the policy's claims. Two that differ are
-// an error, since another reader could choose the other one.
-func (p *claimPolicy) readOrganization(c *claimSet, v *claimValues) *Error {
-	for i, value := range v.organizations {
-		if value == nil {
-			continue
-		}
-		name := p.organizationClaims[i].text
-		if p.organizations { // if it is named twice, another reader could choose the other one
-			return newError(ErrClaims, "the token names an organization both in its audience and in "+name, slog.String("claim", name))
-		}
-		id, e := requiredString(name, value)
-		if e != nil {
-			return e
-		}
-		if c.organizationID != "" && c.organizationID != id {
-			return newError(ErrClaims, "the token names two different organizations", slog.Any("claims", namesOf(p.organizationClaims)))
-		}
-		c.organizationID = id
 	}
-	return nil
+	if c.organizationID, err = claim.Same(names, v.Organizations); err == claim.ErrDiffer {
+		return newError(ErrClaims, "the token names two different organizations", slog.Any("claims", claim.Texts(names)))
+	}
+	return err
 }
 
 // checkRequired checks the claims of Config.RequiredClaims, as HasClaim does.
-func (p *claimPolicy) checkRequired(_ *claimSet, v *claimValues) *Error {
-	for i, value := range v.required {
-		name := p.required[i].text
+func (p *claimPolicy) checkRequired(_ *claimSet, v *claim.Values) error {
+	for i, value := range v.Required {
+		name := p.sought.Required[i].String()
 		if value == nil {
-			return missing(name)
+			return claim.Missing(name)
 		}
 		if value.Kind() != 'n' && slices.Contains(p.requiredValues[i], AnyValue) {
 			continue
 		}
-		list, ok := strictjson.Strings(value)
-		if !ok || !slices.ContainsFunc(list, func(s string) bool { return slices.Contains(p.requiredValues[i], s) }) {
+		list, err := value.Texts(name)
+		if err != nil || !slices.ContainsFunc(list, func(s string) bool { return slices.Contains(p.requiredValues[i], s) }) {
 			return newError(ErrClaims, fmt.Sprintf("the token's claim %s does not have a value that this API requires", name),
 				slog.String("claim", name), expected(strings.Join(p.requiredValues[i], " ")), got(strings.Join(list, " ")))
 		}

@@ -76,6 +76,70 @@ func TestClaimsOfAUserHaveNoAppID(t *testing.T) {
 	}
 }
 
+// The actor of a token is who acts for its subject, and changes nothing about whose
+// token it is: a claims script can write act.
+func TestClaimsOfAnActor(t *testing.T) {
+	t.Parallel()
+	claims := verified(t, m2mauthtest.Token{AppID: "service", Claims: map[string]any{"sub": "alice", "act": map[string]any{
+		"sub": "agent", "client_id": "desk", "iss": "https://issuer.test/oidc", "role": "support",
+		"act": map[string]any{"sub": "before"},
+	}}})
+	actor, ok := claims.Actor()
+	require.True(t, ok)
+	assert.Equal(t, []string{"agent", "desk", "https://issuer.test/oidc"}, []string{actor.Subject, actor.ClientID, actor.Issuer})
+	prior, ok := actor.Actor()
+	require.True(t, ok)
+	assert.Equal(t, []string{"before", "", ""}, []string{prior.Subject, prior.ClientID, prior.Issuer})
+	first, ok := prior.Actor()
+	assert.False(t, ok)
+	assert.Zero(t, first)
+
+	assert.Equal(t, []string{"alice", "service", ""}, []string{claims.Subject(), claims.ClientID(), claims.AppID()})
+	assert.False(t, claims.IsMachine())
+	machine := verified(t, m2mauthtest.Token{AppID: "service", Claims: map[string]any{"act": map[string]any{"sub": "alice"}}})
+	assert.True(t, machine.IsMachine())
+	assert.Equal(t, "service", machine.AppID())
+
+	for _, claims := range []m2mauth.Claims{{}, verified(t, m2mauthtest.Token{Claims: map[string]any{"Act": map[string]any{"sub": "agent"}}})} {
+		actor, ok := claims.Actor()
+		assert.False(t, ok)
+		assert.Zero(t, actor)
+	}
+}
+
+// The members of act are read in internal/claim. A doubled one makes the whole payload
+// unreadable.
+func TestAMalformedActIsNoToken(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := testguard.Quiet(t, issuer)
+	deep := map[string]any{"sub": "agent"}
+	for range 8 {
+		deep = map[string]any{"sub": "agent", "act": deep}
+	}
+	for name, test := range map[string]struct {
+		act  any
+		want error
+	}{
+		"null":              {json.RawMessage("null"), m2mauth.ErrClaims},
+		"a string":          {"agent", m2mauth.ErrClaims},
+		"an array":          {[]any{map[string]any{"sub": "agent"}}, m2mauth.ErrClaims},
+		"no sub":            {map[string]any{"client_id": "agent"}, m2mauth.ErrClaims},
+		"an empty sub":      {map[string]any{"sub": ""}, m2mauth.ErrClaims},
+		"a number for sub":  {map[string]any{"sub": 1}, m2mauth.ErrClaims},
+		"a prior one's sub": {map[string]any{"sub": "agent", "act": map[string]any{"sub": nil}}, m2mauth.ErrClaims},
+		"nine actors":       {deep, m2mauth.ErrClaims},
+		"eight actors":      {deep["act"], nil},
+		"a doubled member":  {json.RawMessage(`{"sub":"agent","sub":"agent"}`), m2mauth.ErrMalformed},
+	} {
+		_, err := guard.Verify(t.Context(), issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: map[string]any{"act": test.act}}))
+		require.ErrorIs(t, err, test.want, name)
+		if test.want == m2mauth.ErrClaims {
+			assert.Contains(t, challengeOf(err), `the token's claim act is not a chain of at most 8 objects`, name)
+		}
+	}
+}
+
 func TestClaimsThatATokenMayLack(t *testing.T) {
 	t.Parallel()
 	claims := verified(t, m2mauthtest.Token{

@@ -7,15 +7,18 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/m2mauth/m2mauth/internal/claim"
+	"github.com/m2mauth/m2mauth/internal/dryrun"
+	"github.com/m2mauth/m2mauth/internal/hint"
 	"github.com/m2mauth/m2mauth/internal/jose"
-	"github.com/m2mauth/m2mauth/internal/keyset"
+	"github.com/m2mauth/m2mauth/internal/response"
+	"github.com/m2mauth/m2mauth/internal/scope"
+	"github.com/m2mauth/m2mauth/internal/setting"
 )
 
 // Config configures a [Guard]: which tokens it accepts, and where the issuer's keys
@@ -51,7 +54,8 @@ type Config struct {
 
 	// InsecureHTTPHosts are hosts that the guard may contact over http, in addition
 	// to loopback hosts, such as "logto" or "logto:3001" in Compose or Kubernetes.
-	// Anyone who can change a response of such a host can forge tokens. Default: none.
+	// Anyone who can change a response of such a host can forge tokens. See also
+	// [Guard.Metadata]. Default: none.
 	InsecureHTTPHosts []string
 
 	// Algorithms are the accepted signature algorithms (RFC 7518 §3.1, RFC 8037, RFC
@@ -219,9 +223,9 @@ type Config struct {
 	//
 	// What would be rejected is reported to OnDecision ([Decision].ReportOnly), counted
 	// ([Stats].WouldRefuse) and logged. A handler gets the claims of a token that was
-	// verified, also if the rule rejects it, and no claims otherwise. No request waits for
-	// keys, or longer than 100 ms for verification: what is not decided by then has the
-	// outcome [Undecided].
+	// verified and is not revoked, also if the rule rejects it, and no claims otherwise. No
+	// request waits for keys, or longer than 100 ms for verification or for Revoked: what
+	// is not decided by then has the outcome [Undecided].
 	//
 	// [Guard.Verify] and [Guard.Enforcing] always reject. Once the guard has rejected
 	// requests after that time, no change of the clock resumes the dry run. New returns an
@@ -234,6 +238,16 @@ type Config struct {
 	// use, concurrently. It must not call Claims.IsMachine or Claims.AppID, which call
 	// it. Default: sub equals the client.
 	IsMachine func(Claims) bool
+
+	// Revoked reports whether a verified token was revoked since it was issued. It is
+	// called at each use of a token, cached ones included, before the route's rule, and
+	// concurrently. So it should answer from memory, as the List of package revocation
+	// does. The context is the request's. If it returns true, the token gets 401
+	// ([ErrRevoked]). If it returns an error, the request gets 503 and the error is
+	// logged. While it does not return, requests wait, and streams go on. It is not called
+	// again while a response goes on: see [Guard.Recheck].
+	// Default: none, at no cost.
+	Revoked func(context.Context, Claims) (bool, error)
 
 	// OnDecision is called for every decision, for metrics and audit logs. It is called
 	// before the response is written, concurrently. A panic in it is logged and changes
@@ -265,11 +279,10 @@ const (
 	defaultTimeout = 5 * time.Second
 	maxTimeout     = 5 * time.Minute
 
-	// organizationsResource is an indicator that Logto reserves. Every application gets
-	// a token for it, with every permission that it asks for.
-	organizationsResource = "urn:logto:resource:organizations"
+	// organizationsResource is an indicator that Logto reserves.
+	organizationsResource = setting.OrganizationsResource
 	// organizationAudience is the prefix of an organization token's audience.
-	organizationAudience = "urn:logto:organization:"
+	organizationAudience = hint.OrganizationAudience
 )
 
 var (
@@ -277,22 +290,17 @@ var (
 	defaultTypes      = []string{accessTokenType}
 )
 
-// mistakes collects what is wrong with a Config, so that New reports all at once.
-type mistakes []error
-
-func (m *mistakes) add(format string, args ...any) {
-	*m = append(*m, fmt.Errorf("m2mauth: Config."+format, args...))
-}
-
 // checked returns a copy of the Config with every default filled in, and all mistakes
 // joined. The copy shares no memory with the caller's.
 func (c Config) checked() (Config, error) {
-	var m mistakes
+	var m setting.Mistakes
 	c.OtherAudiences = slices.Clone(c.OtherAudiences)
 	c.InsecureHTTPHosts = slices.Clone(c.InsecureHTTPHosts)
 	c.JWKS = slices.Clone(c.JWKS)
 
-	c.checkURLs(&m)
+	m.Issuer(c.Issuer, c.JWKSURL == "" && c.JWKS == nil, c.InsecureHTTPHosts)
+	m.JWKSURL(c.JWKSURL, c.InsecureHTTPHosts)
+	m.Hosts(c.InsecureHTTPHosts)
 	c.checkNames(&m)
 	c.checkScopes(&m)
 	c.checkRequired(&m)
@@ -300,119 +308,87 @@ func (c Config) checked() (Config, error) {
 	c.checkAlgorithms(&m)
 
 	if c.JWKSURL != "" && c.JWKS != nil {
-		m.add("JWKS and Config.JWKSURL exclude each other: keys are either given or fetched")
+		m.Add("JWKS and Config.JWKSURL exclude each other: keys are either given or fetched")
 	}
-	if quotable(c.Realm) != c.Realm {
-		m.add("Realm: %q must be printable ASCII without quotes and backslashes", c.Realm)
+	if response.Quotable(c.Realm) != c.Realm {
+		m.Add("Realm: %q must be printable ASCII without quotes and backslashes", c.Realm)
 	}
-	switch {
-	case c.CacheBytes == 0:
-		c.CacheBytes = defaultCacheBytes
-	case c.CacheBytes < 0:
-		c.CacheBytes = 0
-	case c.CacheBytes < minCacheBytes:
-		m.add("CacheBytes: %d is too small: it counts bytes, so 32 MiB is 32 << 20; the least is 1 MiB, and a negative number turns the cache off", c.CacheBytes)
+	if c.CacheBytes = setting.OrDefault(c.CacheBytes, defaultCacheBytes); c.CacheBytes > 0 && c.CacheBytes < minCacheBytes {
+		m.Add("CacheBytes: %d is too small: it counts bytes, so 32 MiB is 32 << 20; the least is 1 MiB, and a negative number turns the cache off", c.CacheBytes)
 	}
 	if c.MaxTokenBytes == 0 {
 		c.MaxTokenBytes = defaultTokenBytes
 	}
 	if c.MaxTokenBytes < minTokenBytes || c.MaxTokenBytes > maxTokenBytes {
-		m.add("MaxTokenBytes: %d must be from %d to %d, in bytes: 16 KiB is 16 << 10", c.MaxTokenBytes, minTokenBytes, maxTokenBytes)
+		m.Add("MaxTokenBytes: %d must be from %d to %d, in bytes: 16 KiB is 16 << 10", c.MaxTokenBytes, minTokenBytes, maxTokenBytes)
 	}
 	if c.Realm == "" {
-		c.Realm = quotable(c.Audience)
+		c.Realm = response.Quotable(c.Audience)
 	}
 	return c, errors.Join(m...)
 }
 
-func (c *Config) checkNames(m *mistakes) {
+func (c *Config) checkNames(m *setting.Mistakes) {
 	if c.Audience != organizationAudience {
-		checkAudience("Audience", c.Audience, m)
+		m.Audience("Audience", c.Audience)
 	} else if len(c.OtherAudiences) > 0 {
-		m.add("OtherAudiences must be empty where Audience is %s: a guard is for organization tokens or for those of an API", organizationAudience)
+		m.Add("OtherAudiences must be empty where Audience is %s: a guard is for organization tokens or for those of an API", organizationAudience)
 	}
 	for i, a := range c.OtherAudiences {
-		checkAudience(fmt.Sprintf("OtherAudiences[%d]", i), a, m)
+		m.Audience(fmt.Sprintf("OtherAudiences[%d]", i), a)
 	}
-	for i, t := range c.TokenTypes {
-		if strings.EqualFold(t, "application/") || strings.ContainsAny(t, " ,\t\r\n") {
-			m.add("TokenTypes[%d]: %q is not a type: name one such as at+jwt, or \"\" for a token without typ", i, t)
-		}
-	}
-	c.TokenTypes = withDefault(c.TokenTypes, defaultTypes)
+	m.Types(c.TokenTypes)
+	c.TokenTypes = setting.ListOrDefault(c.TokenTypes, defaultTypes)
 	c.ScopeClaims = claimsOrDefault("ScopeClaims", c.ScopeClaims, m, "scope")
 	c.ClientClaims = claimsOrDefault("ClientClaims", c.ClientClaims, m, "client_id")
 	c.OrganizationClaims = claimsOrDefault("OrganizationClaims", c.OrganizationClaims, m)
 	if slices.Contains(c.ClientClaims, "sub") && c.IsMachine == nil {
-		m.add("ClientClaims: with sub every user of the API would be taken for a machine, since sub is the client in each token then; set IsMachine too, or name the claim that holds the client")
+		m.Add("ClientClaims: with sub every user of the API would be taken for a machine, since sub is the client in each token then; set IsMachine too, or name the claim that holds the client")
 	}
 }
 
-func checkAudience(field, audience string, m *mistakes) {
-	switch {
-	case audience == "":
-		m.add("%s is empty: set it to the API's resource indicator, such as https://shopping.api", field)
-	case strings.HasPrefix(audience, organizationAudience):
-		m.add("%s: for organization tokens make a guard of their own, with Audience %s and rules that name the organization", field, organizationAudience)
-	case audience == organizationsResource:
-		m.add("%s: %s is reserved, and any application of a Logto tenant gets a token for it with every permission; set it to your API's identifier", field, audience)
-	case strings.Contains(audience, "://") && (strings.Contains(audience, ",http") || strings.ContainsAny(audience, " \t")):
-		m.add("%s: %q looks like several; name one here, and the others in OtherAudiences", field, audience)
-	}
-	if strings.TrimFunc(audience, impossibleInScope) != audience {
-		m.add("%s: %q begins or ends with white space, perhaps a line break", field, audience)
-	}
-}
-
-func withDefault(list, otherwise []string) []string {
-	if len(list) == 0 {
-		return otherwise
-	}
-	return slices.Clone(list)
-}
-
-// claimsOrDefault returns names of claims in the one form that claimName has for them.
-func claimsOrDefault(field string, names []string, m *mistakes, otherwise ...string) []string {
-	names = withDefault(names, otherwise)
+// claimsOrDefault returns names of claims in the one spelling of each.
+func claimsOrDefault(field string, names []string, m *setting.Mistakes, otherwise ...string) []string {
+	names = setting.ListOrDefault(names, otherwise)
 	for i, n := range names {
-		names[i] = checkClaim(fmt.Sprintf("%s[%d]", field, i), n, cmp.Or(strings.Join(otherwise, ""), "none"), m).text
+		names[i] = checkClaim(fmt.Sprintf("%s[%d]", field, i), n, cmp.Or(strings.Join(otherwise, ""), "none"), m).String()
 	}
 	return names
 }
 
-func checkClaim(where, name, otherwise string, m *mistakes) claimName {
+func checkClaim(where, name, otherwise string, m *setting.Mistakes) claim.Name {
 	if name == "" || strings.ContainsAny(name, " ,\t\r\n") {
-		m.add("%s is empty, or holds white space or a comma: name one claim, or leave the field out for %s", where, otherwise)
-		return claimName{}
+		m.Add("%s is empty, or holds white space or a comma: name one claim, or leave the field out for %s", where, otherwise)
+		return claim.Name{}
 	}
-	parsed, err := parseClaim(name)
+	parsed, err := claim.ParseName(name)
 	if err != nil {
-		m.add("%s: %q: %w; a slash in a claim's own name is written ~1", where, name, err)
+		m.Add("%s: %q: %w; a slash in a claim's own name is written ~1", where, name, err)
 	}
 	return parsed
 }
 
 // checkRequired checks what is demanded of claims, and which demands are dropped.
-func (c *Config) checkRequired(m *mistakes) {
+func (c *Config) checkRequired(m *setting.Mistakes) {
 	var required map[string][]string
 	for _, name := range slices.Sorted(maps.Keys(c.RequiredClaims)) {
 		where, values := fmt.Sprintf("RequiredClaims[%q]", name), c.RequiredClaims[name]
-		claim := checkClaim(where, name, "none", m).text
+		claim := checkClaim(where, name, "none", m).String()
 		if len(values) == 0 || slices.Contains(values, "") {
-			m.add("%s has no value or an empty one, which no token can match", where)
+			m.Add("%s has no value or an empty one, which no token can match", where)
 		}
 		if _, twice := required[claim]; twice && claim != "" {
-			m.add("%s is a claim that is there already under another spelling", where)
+			m.Add("%s is a claim that is there already under another spelling", where)
 		}
 		setIn(&required, claim, values)
 	}
 	c.RequiredClaims = required
 	c.ClientsWithoutAudience = slices.Clone(c.ClientsWithoutAudience)
 	if slices.Contains(c.ClientsWithoutAudience, "") {
-		m.add("ClientsWithoutAudience: a client's name is empty: it is a list of clients, not a switch")
+		m.Add("ClientsWithoutAudience: a client's name is empty: it is a list of clients, not a switch")
 	}
 	if len(c.ClientsWithoutAudience) > 0 && c.Audience == organizationAudience {
-		m.add("ClientsWithoutAudience must be empty where Audience is %s: the organization is in aud", organizationAudience)
+		m.Add("ClientsWithoutAudience must be empty where Audience is %s: the organization is in aud", organizationAudience)
 	}
 }
 
@@ -423,152 +399,64 @@ func setIn(m *map[string][]string, name string, values []string) {
 	(*m)[name] = slices.Clone(values)
 }
 
-func (c *Config) checkScopes(m *mistakes) {
-	if !isScope(c.ScopePrefix) && c.ScopePrefix != "" {
-		m.add("ScopePrefix: %q holds white space or a control character, which no scope does", c.ScopePrefix)
+func (c *Config) checkScopes(m *setting.Mistakes) {
+	if !scope.Valid(c.ScopePrefix) && c.ScopePrefix != "" {
+		m.Add("ScopePrefix: %q holds white space or a control character, which no scope does", c.ScopePrefix)
 	}
-	if strings.TrimFunc(c.ScopeOrganization, impossibleInScope) != c.ScopeOrganization {
-		m.add("ScopeOrganization: %q begins or ends with white space, perhaps a line break", c.ScopeOrganization)
-	}
+	m.Trimmed("ScopeOrganization", c.ScopeOrganization)
 	var implied map[string][]string
-	for _, scope := range slices.Sorted(maps.Keys(c.ImpliedScopes)) {
-		for _, name := range append([]string{scope}, c.ImpliedScopes[scope]...) {
-			if !isScope(name) {
-				m.add("ImpliedScopes[%q]: %q cannot be a scope; give each scope by itself, without white space", scope, name)
+	for _, whole := range slices.Sorted(maps.Keys(c.ImpliedScopes)) {
+		for _, name := range append([]string{whole}, c.ImpliedScopes[whole]...) {
+			if !scope.Valid(name) {
+				m.Add("ImpliedScopes[%q]: %q cannot be a scope; give each scope by itself, without white space", whole, name)
 			}
 		}
-		setIn(&implied, scope, c.ImpliedScopes[scope])
+		setIn(&implied, whole, c.ImpliedScopes[whole])
 	}
 	c.ImpliedScopes = implied
-	if cycle := cycleIn(implied); cycle != nil {
-		m.add("ImpliedScopes: %s is a cycle: scopes that include one another are one scope", strings.Join(cycle, " > "))
+	if cycle := scope.Cycle(implied); cycle != nil {
+		m.Add("ImpliedScopes: %s is a cycle: scopes that include one another are one scope", strings.Join(cycle, " > "))
 	}
 }
 
-func (c *Config) checkURLs(m *mistakes) {
-	if u := c.checkURL("Issuer", c.Issuer, "https://your.logto.endpoint/oidc", m); u != nil {
-		if u.RawQuery != "" || u.ForceQuery {
-			m.add("Issuer must not have a query (RFC 8414 §2)")
-		}
-		switch {
-		case keyset.IsDiscovery(u.Path):
-			m.add("Issuer must not be the discovery document, which is found automatically: leave out /.well-known/…, as in https://your.logto.endpoint/oidc")
-		case strings.HasSuffix(u.Path, "/oidc/token"), strings.HasSuffix(u.Path, "/oidc/jwks"), strings.Contains(u.Path, "/.well-known/"):
-			m.add("Issuer must not be the token endpoint or the key set: the issuer of Logto ends in /oidc")
-		}
-	}
-	if c.JWKSURL != "" {
-		if u := c.checkURL("JWKSURL", c.JWKSURL, "https://your.logto.endpoint/oidc/jwks", m); u != nil && keyset.IsDiscovery(u.Path) {
-			m.add("JWKSURL must not be the discovery document, which is found automatically: leave JWKSURL out, or set it to the document's jwks_uri, such as https://your.logto.endpoint/oidc/jwks")
-		}
-	}
-	for i, h := range c.InsecureHTTPHosts {
-		if h == "" || strings.ContainsAny(h, "/ \t@?#") {
-			m.add("InsecureHTTPHosts[%d]: %q must be a host, or a host and a port, such as logto or logto:3001", i, h)
-		}
-	}
-}
-
-// checkURL never puts a URL into a message, since it may hold secrets: a user name, a
-// password, or a query.
-func (c *Config) checkURL(field, value, example string, m *mistakes) *url.URL {
-	if value == "" {
-		m.add("%s is empty: set it to an absolute URL, such as %s", field, example)
-		return nil
-	}
-	if strings.ContainsFunc(value, impossibleInScope) {
-		m.add("%s must be an absolute https URL without white space and control characters (a line break at its end?), such as %s", field, example)
-		return nil
-	}
-	u, err := url.Parse(value)
-	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		m.add("%s must be an absolute https URL, such as %s", field, example)
-		return nil
-	}
-	if u.User != nil {
-		m.add("%s must not hold a user name or password", field)
-	}
-	if strings.Contains(value, "#") {
-		m.add("%s must not have a fragment", field)
-	}
-	unused := field == "Issuer" && (c.JWKSURL != "" || c.JWKS != nil)
-	if !unused && !allowedScheme(u, c.InsecureHTTPHosts) {
-		m.add("%s must be https, not http to %s; http is for loopback hosts and for those that Config.InsecureHTTPHosts names", field, u.Host)
-	}
-	return u
-}
-
-// allowedScheme reports whether the guard may send requests to a URL with its scheme.
-// Keys fetched over plain http could be anyone's.
-func allowedScheme(u *url.URL, insecureHosts []string) bool {
-	switch u.Scheme {
-	case "https":
-		return true
-	case "http":
-		host := u.Hostname()
-		ip := net.ParseIP(host)
-		return keyset.LowerASCII(host) == "localhost" || (ip != nil && ip.IsLoopback()) ||
-			slices.ContainsFunc(insecureHosts, func(h string) bool {
-				h = keyset.LowerASCII(h)
-				return h == keyset.LowerASCII(host) || h == keyset.LowerASCII(net.JoinHostPort(host, keyset.Port(u)))
-			})
-	}
-	return false
-}
-
-func (c *Config) checkTimes(m *mistakes) {
-	switch {
-	case c.Leeway == 0:
-		c.Leeway = defaultLeeway
-	case c.Leeway < 0:
-		c.Leeway = 0
-	case c.Leeway > maxLeeway:
-		m.add("Leeway: %v is over %v, which would accept tokens long expired", c.Leeway, maxLeeway)
+func (c *Config) checkTimes(m *setting.Mistakes) {
+	if c.Leeway = setting.OrDefault(c.Leeway, defaultLeeway); c.Leeway > maxLeeway {
+		m.Add("Leeway: %v is over %v, which would accept tokens long expired", c.Leeway, maxLeeway)
 	}
 	if c.MaxLifetime < 0 {
-		m.add("MaxLifetime: %v is negative; leave it out for no bound", c.MaxLifetime)
+		m.Add("MaxLifetime: %v is negative; leave it out for no bound", c.MaxLifetime)
 	}
-	for _, d := range []struct {
-		field string
-		value time.Duration
-	}{{"Leeway", c.Leeway}, {"MaxLifetime", c.MaxLifetime}, {"FetchTimeout", c.FetchTimeout}} {
-		if d.value > 0 && d.value < time.Millisecond {
-			m.add("%s: %v is too small; a number without a unit counts nanoseconds: did you mean %d * time.Second?", d.field, d.value, d.value)
-		}
-	}
-	if left := time.Until(c.InsecureReportOnlyUntil.Round(0)); left > maxReportOnly {
-		m.add("InsecureReportOnlyUntil: %s is more than %d days ahead, and until then the guard rejects nobody: choose an earlier date, which you can move later",
-			c.InsecureReportOnlyUntil.Format(time.RFC3339), maxReportOnly/(24*time.Hour))
+	m.Unit("Leeway", c.Leeway)
+	m.Unit("MaxLifetime", c.MaxLifetime)
+	m.Unit("FetchTimeout", c.FetchTimeout)
+	if left := time.Until(c.InsecureReportOnlyUntil.Round(0)); left > dryrun.Longest {
+		m.Add("InsecureReportOnlyUntil: %s is more than %d days ahead, and until then the guard rejects nobody: choose an earlier date, which you can move later",
+			c.InsecureReportOnlyUntil.Format(time.RFC3339), dryrun.Longest/(24*time.Hour))
 	}
 	if c.KeyTTL == 0 {
 		c.KeyTTL = defaultKeyTTL
 	}
 	if c.KeyTTL < minKeyTTL || c.KeyTTL > maxKeyTTL {
-		m.add("KeyTTL: %v must be from %v to %v", c.KeyTTL, minKeyTTL, maxKeyTTL)
+		m.Add("KeyTTL: %v must be from %v to %v", c.KeyTTL, minKeyTTL, maxKeyTTL)
 		c.KeyTTL = defaultKeyTTL // FetchTimeout is compared with it
 	}
-	switch {
-	case c.KeyStaleFor == 0:
-		c.KeyStaleFor = defaultKeyStaleFor
-	case c.KeyStaleFor < 0:
-		c.KeyStaleFor = 0
-	case c.KeyStaleFor > maxKeyStaleFor:
-		m.add("KeyStaleFor: %v is over %v: a withdrawn key would be accepted for as long", c.KeyStaleFor, maxKeyStaleFor)
+	if c.KeyStaleFor = setting.OrDefault(c.KeyStaleFor, defaultKeyStaleFor); c.KeyStaleFor > maxKeyStaleFor {
+		m.Add("KeyStaleFor: %v is over %v: a withdrawn key would be accepted for as long", c.KeyStaleFor, maxKeyStaleFor)
 	}
 	if c.FetchTimeout == 0 {
 		c.FetchTimeout = min(defaultTimeout, c.KeyTTL/10)
 	}
 	if c.FetchTimeout < 0 || c.FetchTimeout > min(c.KeyTTL/10, maxTimeout) {
-		m.add("FetchTimeout: %v must be above 0, at most a tenth of Config.KeyTTL (%v), so that a slow refresh ends before the keys do, and at most %v",
+		m.Add("FetchTimeout: %v must be above 0, at most a tenth of Config.KeyTTL (%v), so that a slow refresh ends before the keys do, and at most %v",
 			c.FetchTimeout, c.KeyTTL, maxTimeout)
 	}
 }
 
-func (c *Config) checkAlgorithms(m *mistakes) {
+func (c *Config) checkAlgorithms(m *setting.Mistakes) {
 	for i, a := range c.Algorithms {
 		if _, ok := jose.Algorithm(a); !ok {
-			m.add("Algorithms[%d]: %q is not accepted; use some of %s (never none or a symmetric algorithm)", i, a, strings.Join(defaultAlgorithms, ", "))
+			m.Add("Algorithms[%d]: %q is not accepted; use some of %s (never none or a symmetric algorithm)", i, a, strings.Join(defaultAlgorithms, ", "))
 		}
 	}
-	c.Algorithms = withDefault(c.Algorithms, defaultAlgorithms)
+	c.Algorithms = setting.ListOrDefault(c.Algorithms, defaultAlgorithms)
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/m2mauth/m2mauth/internal/scope"
 )
 
 // goodConfig is what a user must write, and nothing else.
@@ -345,8 +347,8 @@ func TestNewCopiesEverySlice(t *testing.T) {
 	require.NoError(t, err)
 	issuer := guard.issuers[0]
 	policy := issuer.claims
-	policy.audiences, policy.scopeClaims, policy.clientClaims =
-		slices.Clone(policy.audiences), slices.Clone(policy.scopeClaims), slices.Clone(policy.clientClaims)
+	policy.audiences, policy.sought.Scopes, policy.sought.Clients =
+		slices.Clone(policy.audiences), slices.Clone(policy.sought.Scopes), slices.Clone(policy.sought.Clients)
 	for _, list := range [][]string{config.OtherAudiences, config.Algorithms, config.TokenTypes, config.ScopeClaims, config.ClientClaims} {
 		list[0] = "changed"
 	}
@@ -454,8 +456,8 @@ func configWith(changes ...func(*Config)) Config {
 	return c
 }
 
-func claimsWith(scope string) *claimSet {
-	return &claimSet{scopes: Scopes{names: splitScopes(scope)}}
+func claimsWith(scopes string) *claimSet {
+	return &claimSet{scopes: Scopes{names: scope.Split(scopes)}}
 }
 
 // refusalOf says why a rule refuses a token that has passed every other check.
@@ -519,6 +521,7 @@ func TestOfSeveralReasonsTheFirstIsToldUnlessAScopeIsMissing(t *testing.T) {
 	}{
 		{[]Rule{kind, other}, ErrForbidden, otherKind.text},
 		{[]Rule{other, kind}, ErrForbidden, otherClient.text},
+		{[]Rule{ActedBy("agent"), kind}, ErrForbidden, otherActor.text},
 		{[]Rule{scope, kind}, ErrScope, "the token has no scopes"},
 		{[]Rule{kind, scope}, ErrScope, "the token has no scopes"},
 	} {
@@ -668,7 +671,7 @@ func TestScopesHas(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			scopes := Scopes{names: splitScopes(test.claim)}
+			scopes := Scopes{names: scope.Split(test.claim)}
 			assert.Equal(t, test.want, scopes.Has(test.scope))
 			assert.Equal(t, test.want, scopes.HasAny("missing", test.scope))
 			assert.Equal(t, test.want, scopes.HasAll(test.scope, test.scope))
@@ -687,7 +690,7 @@ func TestTheEmptyScopeIsNeverHeld(t *testing.T) {
 
 func TestScopesHasAllAndHasAny(t *testing.T) {
 	t.Parallel()
-	scopes := Scopes{names: splitScopes("a b c")}
+	scopes := Scopes{names: scope.Split("a b c")}
 	for _, test := range []struct {
 		name     string
 		asked    []string
@@ -714,7 +717,7 @@ func TestScopesHasAllAndHasAny(t *testing.T) {
 
 func TestScopesInTheTokensOrder(t *testing.T) {
 	t.Parallel()
-	scopes := Scopes{names: splitScopes("  write  read:products ")}
+	scopes := Scopes{names: scope.Split("  write  read:products ")}
 	assert.Equal(t, []string{"write", "read:products"}, slices.Collect(scopes.All()))
 	assert.Equal(t, 2, scopes.Len())
 	assert.Equal(t, "write read:products", scopes.String())
@@ -727,12 +730,12 @@ func TestScopesInTheTokensOrder(t *testing.T) {
 	assert.Empty(t, slices.Collect(none.All()))
 	assert.Zero(t, none.Len())
 	assert.Empty(t, none.String())
-	assert.Zero(t, Scopes{names: splitScopes("   ")}.Len())
+	assert.Zero(t, Scopes{names: scope.Split("   ")}.Len())
 }
 
 func TestWhatAllReturnsIsNoWayIn(t *testing.T) {
 	t.Parallel()
-	scopes := Scopes{names: splitScopes("a b")}
+	scopes := Scopes{names: scope.Split("a b")}
 	list := slices.Collect(scopes.All())
 	list[0] = "admin"
 	_ = append(list[:1], "admin")

@@ -40,6 +40,7 @@ var outcomes = map[string]error{
 	"unacceptable_claims":     m2mauth.ErrClaims,
 	"unknown_key":             m2mauth.ErrUnknownKey,
 	"wrong_signature":         m2mauth.ErrSignature,
+	"token_revoked":           m2mauth.ErrRevoked,
 	"insufficient_scope":      m2mauth.ErrScope,
 	"forbidden":               m2mauth.ErrForbidden,
 	"too_many_requests":       m2mauth.ErrBusy,
@@ -128,6 +129,7 @@ func TestEveryOutcomeIsToldAndIsFitForALabel(t *testing.T) {
 			return []string{"Bearer " + issuer.Token(testguard.Shop, "read")}
 		}, false},
 		"too_many_requests": {}, // TestABusySourceIsTold
+		"token_revoked":     {}, // TestWhatARevokedTokenIsAnswered
 	}
 	for outcome, kind := range outcomes {
 		require.Contains(t, tests, outcome)
@@ -321,6 +323,9 @@ func TestAPanicOfAFunctionIsTold(t *testing.T) {
 		{"Organization", m2mauth.Organization(func(m2mauth.Request) string { panic(mistake) }), m2mauthtest.Token{OrganizationID: "acme"}, nil, true},
 		{"IsMachine", m2mauth.MachineToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
 			c.IsMachine = func(m2mauth.Claims) bool { panic(mistake) }
+		}, true},
+		{"Revoked", m2mauth.AnyToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
+			c.Revoked = func(context.Context, m2mauth.Claims) (bool, error) { panic(mistake) }
 		}, true},
 		{"QueueKey", m2mauth.AnyToken(), m2mauthtest.Token{}, func(c *m2mauth.Config) {
 			c.QueueKey = func(m2mauth.Request) string { panic(mistake) }

@@ -2,13 +2,13 @@ package m2mauth
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/m2mauth/m2mauth/internal/jose"
 	"github.com/m2mauth/m2mauth/internal/setting"
 )
 
@@ -47,79 +47,56 @@ func ConfigFromEnv(prefix string) (Config, error) {
 	return c, err
 }
 
-// envField is a field of Config with its variable, whose name follows the prefix.
-type envField struct {
-	name    string
-	field   any         // points to the Config's field
-	narrows bool        // the default accepts more, so an empty value must not mean the default
-	weakens func() bool // whether the value protects less than the default
-}
-
-func (c *Config) settings() []envField {
-	return []envField{
-		{name: "ISSUER", field: &c.Issuer},
-		{name: "AUDIENCE", field: &c.Audience},
-		{name: "OTHER_AUDIENCES", field: &c.OtherAudiences},
-		{name: "JWKS_URL", field: &c.JWKSURL},
-		{name: "JWKS", field: &c.JWKS},
-		{name: "INSECURE_HTTP_HOSTS", field: &c.InsecureHTTPHosts, weakens: func() bool { return len(c.InsecureHTTPHosts) > 0 }},
-		{name: "ALGORITHMS", field: &c.Algorithms},
-		{name: "TOKEN_TYPES", field: &c.TokenTypes, weakens: func() bool {
-			return slices.ContainsFunc(c.TokenTypes, func(t string) bool { return mediaType(t) != accessTokenType })
+// settings has every field of Config with its variable, whose name follows the prefix.
+func (c *Config) settings() []setting.Variable {
+	return []setting.Variable{
+		{Name: "ISSUER", Field: &c.Issuer},
+		{Name: "AUDIENCE", Field: &c.Audience},
+		{Name: "OTHER_AUDIENCES", Field: &c.OtherAudiences},
+		{Name: "JWKS_URL", Field: &c.JWKSURL},
+		{Name: "JWKS", Field: &c.JWKS},
+		{Name: "INSECURE_HTTP_HOSTS", Field: &c.InsecureHTTPHosts, Weakens: func() bool { return len(c.InsecureHTTPHosts) > 0 }},
+		{Name: "ALGORITHMS", Field: &c.Algorithms},
+		{Name: "TOKEN_TYPES", Field: &c.TokenTypes, Weakens: func() bool {
+			return slices.ContainsFunc(c.TokenTypes, func(t string) bool { return jose.MediaType(t) != accessTokenType })
 		}},
-		{name: "SCOPE_CLAIMS", field: &c.ScopeClaims},
-		{name: "SCOPE_PREFIX", field: &c.ScopePrefix},
-		{name: "SCOPE_ORGANIZATION", field: &c.ScopeOrganization},
-		{name: "IMPLIED_SCOPES", field: &c.ImpliedScopes},
-		{name: "CLIENT_CLAIMS", field: &c.ClientClaims},
-		{name: "ORGANIZATION_CLAIMS", field: &c.OrganizationClaims, narrows: true},
-		{name: "REQUIRED_CLAIMS", field: &c.RequiredClaims, narrows: true},
-		{name: "ALLOW_MISSING_SUBJECT", field: &c.AllowMissingSubject, weakens: func() bool { return c.AllowMissingSubject }},
-		{name: "CLIENTS_WITHOUT_AUDIENCE", field: &c.ClientsWithoutAudience, weakens: func() bool { return len(c.ClientsWithoutAudience) > 0 }},
-		{name: "LEEWAY", field: &c.Leeway, weakens: func() bool { return c.Leeway > defaultLeeway }},
-		{name: "MAX_LIFETIME", field: &c.MaxLifetime, narrows: true},
-		{name: "KEY_TTL", field: &c.KeyTTL, weakens: func() bool { return c.KeyTTL > maxMaxAge }},
-		{name: "KEY_STALE_FOR", field: &c.KeyStaleFor, weakens: func() bool { return c.KeyStaleFor > defaultKeyStaleFor }},
-		{name: "FETCH_TIMEOUT", field: &c.FetchTimeout},
-		{name: "MAX_TOKEN_BYTES", field: &c.MaxTokenBytes},
-		{name: "CACHE_BYTES", field: &c.CacheBytes},
-		{name: "QUEUE_KEY", field: &c.QueueKey},
-		{name: "REALM", field: &c.Realm},
-		{name: "HTTP_CLIENT", field: &c.HTTPClient},
-		{name: "LOGGER", field: &c.Logger},
-		{name: "ERROR_HANDLER", field: &c.ErrorHandler},
-		{name: "INSECURE_ALLOW_ORGANIZATION_TOKENS", field: &c.InsecureAllowOrganizationTokens, weakens: func() bool { return c.InsecureAllowOrganizationTokens }},
-		{name: "INSECURE_REPORT_ONLY_UNTIL", field: &c.InsecureReportOnlyUntil, weakens: func() bool { return time.Now().Before(c.InsecureReportOnlyUntil) }},
-		{name: "IS_MACHINE", field: &c.IsMachine},
-		{name: "ON_DECISION", field: &c.OnDecision},
+		{Name: "SCOPE_CLAIMS", Field: &c.ScopeClaims},
+		{Name: "SCOPE_PREFIX", Field: &c.ScopePrefix},
+		{Name: "SCOPE_ORGANIZATION", Field: &c.ScopeOrganization},
+		{Name: "IMPLIED_SCOPES", Field: &c.ImpliedScopes},
+		{Name: "CLIENT_CLAIMS", Field: &c.ClientClaims},
+		{Name: "ORGANIZATION_CLAIMS", Field: &c.OrganizationClaims, Narrows: true},
+		{Name: "REQUIRED_CLAIMS", Field: &c.RequiredClaims, Narrows: true},
+		{Name: "ALLOW_MISSING_SUBJECT", Field: &c.AllowMissingSubject, Weakens: func() bool { return c.AllowMissingSubject }},
+		{Name: "CLIENTS_WITHOUT_AUDIENCE", Field: &c.ClientsWithoutAudience, Weakens: func() bool { return len(c.ClientsWithoutAudience) > 0 }},
+		{Name: "LEEWAY", Field: &c.Leeway, Weakens: func() bool { return c.Leeway > defaultLeeway }},
+		{Name: "MAX_LIFETIME", Field: &c.MaxLifetime, Narrows: true},
+		{Name: "KEY_TTL", Field: &c.KeyTTL, Weakens: func() bool { return c.KeyTTL > maxMaxAge }},
+		{Name: "KEY_STALE_FOR", Field: &c.KeyStaleFor, Weakens: func() bool { return c.KeyStaleFor > defaultKeyStaleFor }},
+		{Name: "FETCH_TIMEOUT", Field: &c.FetchTimeout},
+		{Name: "MAX_TOKEN_BYTES", Field: &c.MaxTokenBytes},
+		{Name: "CACHE_BYTES", Field: &c.CacheBytes},
+		{Name: "QUEUE_KEY", Field: &c.QueueKey},
+		{Name: "REALM", Field: &c.Realm},
+		{Name: "HTTP_CLIENT", Field: &c.HTTPClient},
+		{Name: "LOGGER", Field: &c.Logger},
+		{Name: "ERROR_HANDLER", Field: &c.ErrorHandler},
+		{Name: "INSECURE_ALLOW_ORGANIZATION_TOKENS", Field: &c.InsecureAllowOrganizationTokens, Weakens: func() bool { return c.InsecureAllowOrganizationTokens }},
+		{Name: "INSECURE_REPORT_ONLY_UNTIL", Field: &c.InsecureReportOnlyUntil, Weakens: func() bool { return time.Now().Before(c.InsecureReportOnlyUntil) }},
+		{Name: "IS_MACHINE", Field: &c.IsMachine},
+		{Name: "REVOKED", Field: &c.Revoked},
+		{Name: "ON_DECISION", Field: &c.OnDecision},
 	}
 }
 
 // configFrom is ConfigFromEnv for a given environment. It lists what weakens the
 // protection only together with a usable Config.
 func configFrom(prefix string, environ []string) (c Config, weakened []string, err error) {
-	var mistakes []error
-	settings := c.settings()
-	for _, entry := range slices.Sorted(slices.Values(environ)) {
-		variable, value, _ := strings.Cut(entry, "=")
-		name, ours := strings.CutPrefix(variable, prefix)
-		if !ours || setting.OfKubernetes.MatchString(name) || (prefix == "M2MAUTH_" && strings.HasPrefix(name, "GATEWAY_")) {
-			continue
-		}
-		mistake := setting.Unknown
-		if n := slices.IndexFunc(settings, func(f envField) bool { return f.name == name }); n >= 0 {
-			s := settings[n]
-			if value == "" && !s.narrows {
-				continue
-			}
-			if mistake = setting.Parse(s.field, value); mistake == "" && s.weakens != nil && s.weakens() {
-				weakened = append(weakened, variable)
-			}
-		}
-		if mistake != "" {
-			mistakes = append(mistakes, fmt.Errorf("m2mauth: %s %s", variable, mistake))
-		}
+	other := ""
+	if prefix == "M2MAUTH_" {
+		other = "GATEWAY_"
 	}
+	weakened, mistakes := setting.FromEnviron(c.settings(), environ, prefix, other)
 	if len(mistakes) > 0 {
 		return Config{}, nil, errors.Join(mistakes...)
 	}

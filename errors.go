@@ -5,11 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
+	"github.com/m2mauth/m2mauth/internal/response"
 )
 
 // ErrorKind is a kind of failure. Every error that a [Guard] returns is an [*Error] of
@@ -49,6 +48,8 @@ const (
 	ErrUnknownKey ErrorKind = "unknown_key"
 	// ErrSignature: the signature is wrong. 401.
 	ErrSignature ErrorKind = "wrong_signature"
+	// ErrRevoked: Config.Revoked says that the token was revoked. 401.
+	ErrRevoked ErrorKind = "token_revoked"
 	// ErrScope: the token is valid but lacks a scope that the route requires. 403
 	// insufficient_scope.
 	ErrScope ErrorKind = "insufficient_scope"
@@ -58,7 +59,8 @@ const (
 	// ErrBusy: this caller has more waiting requests than its share. 429.
 	ErrBusy ErrorKind = "too_many_requests"
 	// ErrUnavailable: the token could not be checked, since the issuer's keys are
-	// unavailable at the moment. 503, never 401: the token may be valid.
+	// unavailable at the moment, or Config.Revoked failed. 503, never 401: the token may
+	// be valid.
 	ErrUnavailable ErrorKind = "temporarily_unavailable"
 	// ErrInternal: something failed on the API's side. 500.
 	ErrInternal ErrorKind = "internal_error"
@@ -69,36 +71,26 @@ func (k ErrorKind) Error() string { return "m2mauth: " + k.words() }
 
 func (k ErrorKind) words() string { return strings.ReplaceAll(string(k), "_", " ") }
 
-// statusAndCode returns the response for a kind. An unknown kind is a mistake in the
-// program, and must not grant access.
+// statusAndCode returns the response for a kind: its status, and the error code of its
+// body and challenge, of which RFC 6750 §3.1 has three. An unknown kind is a mistake in
+// the program, and must not grant access.
 func (k ErrorKind) statusAndCode() (status int, code string) {
 	switch k {
 	case ErrNoToken:
-		return http.StatusUnauthorized, codeUnauthorized
+		return http.StatusUnauthorized, response.Unauthorized
 	case ErrRequest:
-		return http.StatusBadRequest, codeInvalidRequest
-	case ErrMalformed, ErrAlgorithm, ErrType, ErrIssuer, ErrAudience, ErrExpired, ErrNotYetValid, ErrClaims, ErrUnknownKey, ErrSignature:
-		return http.StatusUnauthorized, codeInvalidToken
+		return http.StatusBadRequest, "invalid_request"
+	case ErrMalformed, ErrAlgorithm, ErrType, ErrIssuer, ErrAudience, ErrExpired, ErrNotYetValid, ErrClaims, ErrUnknownKey, ErrSignature, ErrRevoked:
+		return http.StatusUnauthorized, "invalid_token"
 	case ErrScope, ErrForbidden:
-		return http.StatusForbidden, codeInsufficientScope
+		return http.StatusForbidden, "insufficient_scope"
 	case ErrBusy:
-		return http.StatusTooManyRequests, codeTemporarilyUnavailable
+		return http.StatusTooManyRequests, "temporarily_unavailable"
 	case ErrUnavailable:
-		return http.StatusServiceUnavailable, codeTemporarilyUnavailable
+		return http.StatusServiceUnavailable, "temporarily_unavailable"
 	}
-	return http.StatusInternalServerError, codeServerError
+	return http.StatusInternalServerError, "server_error"
 }
-
-// Values of the member error in a response's body. The middle three are from RFC 6750
-// and also occur in the challenge.
-const (
-	codeUnauthorized           = "unauthorized"
-	codeInvalidRequest         = "invalid_request"
-	codeInvalidToken           = "invalid_token"
-	codeInsufficientScope      = "insufficient_scope"
-	codeTemporarilyUnavailable = "temporarily_unavailable"
-	codeServerError            = "server_error"
-)
 
 // Error says why a request was rejected, and how to respond to it. Its exported fields
 // are safe to show to the caller: they contain nothing of the token, of the keys or of
@@ -126,7 +118,7 @@ type Error struct {
 
 	metadataURL string      // of RFC 9728
 	attrs       []slog.Attr // what was expected and what came, only for the log
-	counted     string      // how the log counts it, if not by Description
+	counted     string      // how the log counts it, if not by Description, as all texts of Deny
 }
 
 // gone is what a caller's context ended with.
@@ -146,6 +138,21 @@ func countedAs(cause error) string {
 func newError(kind ErrorKind, description string, attrs ...slog.Attr) *Error {
 	status, code := kind.statusAndCode()
 	return &Error{Kind: kind, Status: status, Code: code, Description: description, attrs: attrs}
+}
+
+func unavailable(retryAfter time.Duration, cause error) *Error {
+	e := newError(ErrUnavailable, "the token cannot be checked at the moment, since the issuer's keys are unavailable: try again later")
+	e.RetryAfter = max(retryAfter, time.Second)
+	e.cause = cause
+	return e
+}
+
+// heldUp is unavailable for a cause other than a failed fetch. The log counts it
+// separately, so that it hides no failed fetch.
+func heldUp(retryAfter time.Duration, cause error) *Error {
+	e := unavailable(retryAfter, cause)
+	e.counted = countedAs(cause)
+	return e
 }
 
 // answered returns the error with the status and code of the response. If it has none
@@ -210,66 +217,10 @@ func (c cause) As(target any) bool { return errors.As(c.err, target) }
 // with the members error and error_description.
 func (e *Error) Response() (http.Header, []byte) {
 	e = e.answered()
-	h := http.Header{
-		"Cache-Control": {"no-store"},
-		"Content-Type":  {"application/json"},
-	}
-	switch e.Status {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-		h.Set("WWW-Authenticate", e.challenge())
-	}
-	if e.RetryAfter > 0 {
-		seconds := (e.RetryAfter + time.Second - 1) / time.Second
-		h.Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
-	}
-	body := append(make([]byte, 0, 256), `{"error":`...)
-	body, _ = jsontext.AppendQuote(body, e.Code) // it fails only for invalid UTF-8, and replaces that
-	body = append(body, `,"error_description":`...)
-	body, _ = jsontext.AppendQuote(body, e.Description)
-	return h, append(body, "}\n"...)
-}
-
-// challenge returns the value of WWW-Authenticate. It always has a realm, since RFC
-// 6750 §3 requires at least one parameter.
-func (e *Error) challenge() string {
-	var b strings.Builder
-	b.WriteString(`Bearer realm="` + quotable(e.realm) + `"`)
-	if e.Code != codeUnauthorized { // §3.1: no error code if the request has no credentials
-		b.WriteString(`, error="` + quotable(e.Code) + `"`)
-		if text := quotable(e.Description); text != "" {
-			b.WriteString(`, error_description="` + text + `"`)
-		}
-	}
-	if e.metadataURL != "" {
-		b.WriteString(`, resource_metadata="` + quotable(e.metadataURL) + `"`)
-	}
-	if len(e.Scopes) > 0 && writable(e.Scopes) {
-		b.WriteString(`, scope="` + strings.Join(e.Scopes, " ") + `"`)
-	}
-	return b.String()
-}
-
-// quotable returns s without the characters that RFC 6750 §3 does not allow in
-// error_description. It also removes quotes and backslashes, since not every client
-// undoes their escapes. So nothing can end the parameter early.
-func quotable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' || r == '"' || r == '\\' {
-			return -1
-		}
-		return r
-	}, s)
-}
-
-// writable reports whether every scope is a scope-token of RFC 6749 §3.3. Logto allows
-// other names too. Half a list would mislead, so it is all or none.
-func writable(scopes []string) bool {
-	for _, s := range scopes {
-		if s == "" || strings.Contains(s, " ") || quotable(s) != s {
-			return false
-		}
-	}
-	return true
+	return response.Refusal{
+		Status: e.Status, Code: e.Code, Description: e.Description, Scopes: e.Scopes,
+		RetryAfter: e.RetryAfter, Realm: e.realm, MetadataURL: e.metadataURL,
+	}.HTTP()
 }
 
 // internalError shows the caller nothing of its cause.
@@ -279,11 +230,16 @@ func internalError(cause error, attrs ...slog.Attr) *Error {
 	return e
 }
 
-// asError finds the *Error in err, or makes one that shows the caller nothing of err. A
-// nil error is a mistake in the program, and must not grant access.
+// asError finds the *Error in err, makes one if err is a kind of rejection alone, or makes
+// one that shows the caller nothing of err. A nil error, or a kind that does not exist, is
+// a mistake in the program, and must not grant access.
 func asError(err error) (e *Error, ours bool) {
-	var found *Error
-	if errors.As(err, &found) {
+	if kind, bare := err.(ErrorKind); bare {
+		if e = newError(kind, kind.words()); e.Status != http.StatusInternalServerError {
+			return e, true
+		}
+	}
+	if found, is := errors.AsType[*Error](err); is {
 		if found != nil && found.Kind != "" {
 			return found.answered(), true
 		}

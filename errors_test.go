@@ -11,17 +11,16 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
-	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth/internal/admission"
+	"github.com/m2mauth/m2mauth/internal/claim"
+	"github.com/m2mauth/m2mauth/internal/jose"
 	"github.com/m2mauth/m2mauth/internal/keyset"
 	"github.com/m2mauth/m2mauth/internal/test/naive"
 )
@@ -46,6 +45,7 @@ var everyKind = []struct {
 	{"ErrClaims", ErrClaims, 401, "invalid_token", `Bearer realm="R", error="invalid_token", error_description="T"`},
 	{"ErrUnknownKey", ErrUnknownKey, 401, "invalid_token", `Bearer realm="R", error="invalid_token", error_description="T"`},
 	{"ErrSignature", ErrSignature, 401, "invalid_token", `Bearer realm="R", error="invalid_token", error_description="T"`},
+	{"ErrRevoked", ErrRevoked, 401, "invalid_token", `Bearer realm="R", error="invalid_token", error_description="T"`},
 	{"ErrScope", ErrScope, 403, "insufficient_scope", `Bearer realm="R", error="insufficient_scope", error_description="T"`},
 	{"ErrForbidden", ErrForbidden, 403, "insufficient_scope", `Bearer realm="R", error="insufficient_scope", error_description="T"`},
 	{"ErrBusy", ErrBusy, 429, "temporarily_unavailable", ""},
@@ -159,86 +159,6 @@ func TestResponseShowsNothingOfTheCause(t *testing.T) {
 	assert.NotContains(t, fmt.Sprint(header, string(body)), "secret")
 }
 
-func TestChallengeOfScopes(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name   string
-		scopes []string
-		want   string // the end of the challenge
-	}{
-		{"one", []string{"read:products"}, `, scope="read:products"`},
-		{"all of them, in order", []string{"write:b", "read:a"}, `, scope="write:b read:a"`},
-		{"every character of RFC 6749 section 3.3", []string{"!#$%&'()*+,-./:;<=>?@[]^_`{|}~"}, ", scope=\"!#$%&'()*+,-./:;<=>?@[]^_`{|}~\""},
-		{"none", nil, ""},
-		{"one with a quote leaves all out", []string{"read", `wri"te`}, ""},
-		{"one with a backslash leaves all out", []string{`wri\te`, "read"}, ""},
-		{"one that is not ASCII leaves all out", []string{"lesen:ä"}, ""},
-		{"one with a space leaves all out", []string{"a b"}, ""},
-		{"one with a line break leaves all out", []string{"a\r\nb"}, ""},
-		{"an empty one leaves all out", []string{""}, ""},
-		{"one with DEL leaves all out", []string{"a\x7f"}, ""},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			e := newError(ErrScope, "T")
-			e.realm, e.Scopes = "R", test.scopes
-			header, _ := e.Response()
-			assert.Equal(t, `Bearer realm="R", error="insufficient_scope", error_description="T"`+test.want, header.Get("WWW-Authenticate"))
-		})
-	}
-}
-
-// RFC 6750 §3 has %x20-21 / %x23-5B / %x5D-7E in error_description.
-func TestNoParameterOfTheChallengeEndsEarly(t *testing.T) {
-	t.Parallel()
-	var all strings.Builder
-	for c := range 256 {
-		all.WriteByte(byte(c))
-	}
-	all.WriteString("ä€\u2028\U0001F600")
-	e := newError(ErrRequest, all.String())
-	e.realm = all.String()
-	e.Code = all.String()
-	header, body := e.Response()
-	var printable strings.Builder
-	for c := byte(' '); c <= '~'; c++ {
-		if c != '"' && c != '\\' {
-			printable.WriteByte(c)
-		}
-	}
-	p := printable.String()
-	assert.Equal(t, `Bearer realm="`+p+`", error="`+p+`", error_description="`+p+`"`, header.Get("WWW-Authenticate"))
-	assert.True(t, json.Valid(body), "a body that is JSON whatever the text")
-
-	e = newError(ErrRequest, "ä")
-	e.realm = "R"
-	header, body = e.Response()
-	assert.Equal(t, `Bearer realm="R", error="invalid_request"`, header.Get("WWW-Authenticate"), "no empty description")
-	assert.Equal(t, `{"error":"invalid_request","error_description":"ä"}`+"\n", string(body))
-}
-
-func TestRetryAfterIsRoundedUp(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		after time.Duration
-		want  string
-	}{
-		{0, ""},
-		{-time.Second, ""},
-		{1, "1"},
-		{time.Second, "1"},
-		{time.Second + 1, "2"},
-		{29*time.Second + 500*time.Millisecond, "30"},
-		{30 * time.Second, "30"},
-		{time.Hour, "3600"},
-	} {
-		e := newError(ErrUnavailable, "T")
-		e.RetryAfter = test.after
-		header, _ := e.Response()
-		assert.Equal(t, test.want, header.Get("Retry-After"), "%v", test.after)
-	}
-}
-
 func TestWriteError(t *testing.T) {
 	t.Parallel()
 	const internal = `{"error":"server_error","error_description":"the request could not be authorized because of an internal error"}` + "\n"
@@ -262,7 +182,9 @@ func TestWriteError(t *testing.T) {
 		{"a wrapped nil *Error", fmt.Errorf("order 7: %w", typedNil), 500, internal, "internal error"},
 		{"an Error that no guard made", &Error{Status: 200, Code: "ok", Description: "come in"}, 500, internal, "internal error"},
 		{"an Error of nobody", &Error{}, 500, internal, "internal error"},
-		{"a variable alone", ErrScope, 500, internal, "insufficient scope"},
+		{"a kind that wraps nothing, in an error that is not ours", fmt.Errorf("order 7: %w", ErrScope), 500, internal, "insufficient scope"},
+		{"the kind of a failure on our side alone", ErrInternal, 500, internal, "internal error"},
+		{"a kind that does not exist", ErrorKind("hunter2"), 500, internal, "hunter2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -316,6 +238,26 @@ func TestWriteError(t *testing.T) {
 	}
 }
 
+// An ErrorKind is an error, so it is easily passed where an *Error is meant.
+func TestWriteErrorOfAKindAlone(t *testing.T) {
+	t.Parallel()
+	config := goodConfig()
+	config.Realm, config.Logger = "R", slog.New(slog.DiscardHandler)
+	guard, err := New(config)
+	require.NoError(t, err)
+	for _, test := range everyKind {
+		description := strings.ReplaceAll(string(test.sentinel), "_", " ")
+		if test.sentinel == ErrInternal {
+			description = "the request could not be authorized because of an internal error"
+		}
+		w := httptest.NewRecorder()
+		guard.WriteError(w, httptest.NewRequest("GET", "/", nil), test.sentinel)
+		assert.Equal(t, test.status, w.Code, test.name)
+		assert.Equal(t, `{"error":"`+test.code+`","error_description":"`+description+`"}`+"\n", w.Body.String())
+		assert.Equal(t, strings.Replace(test.challenge, `"T"`, `"`+description+`"`, 1), w.Header().Get("WWW-Authenticate"), test.name)
+	}
+}
+
 func TestWriteErrorOfAGuardThatIsNone(t *testing.T) {
 	t.Parallel()
 	var missing *Guard
@@ -341,31 +283,6 @@ func TestWriteErrorKeepsHeadersOfOthers(t *testing.T) {
 	assert.Equal(t, "7", w.Header().Get("X-Request-Id"))
 	assert.Equal(t, []string{"no-store"}, w.Header().Values("Cache-Control"))
 	assert.Equal(t, []string{`Bearer realm="https://shopping.api"`}, w.Header().Values("WWW-Authenticate"), "one challenge, ours")
-}
-
-// Whatever reasons there are, what is kept of them is bounded, and those over the
-// bound are still counted.
-func TestTheReasonsThatAreCountedAreBounded(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l := &refusalLog{counts: make(map[refusalKey]*refusalCount)}
-		forbidden := ErrForbidden
-		for n := range 10 * maxRefusalKeys {
-			level, _, _ := l.count(refusalKey{forbidden, fmt.Sprint(n)})
-			if n <= maxRefusalKeys {
-				assert.Equal(t, slog.LevelWarn, level)
-			}
-		}
-		assert.Len(t, l.counts, maxRefusalKeys+1)
-		level, number, _ := l.count(refusalKey{forbidden, "one more"})
-		assert.Equal(t, slog.LevelDebug, level)
-		assert.Equal(t, 9*maxRefusalKeys+1, number)
-		level, _, _ = l.count(refusalKey{ErrScope, "of another kind"})
-		assert.Equal(t, slog.LevelWarn, level)
-		time.Sleep(time.Minute)
-		level, _, _ = l.count(refusalKey{forbidden, "one more"})
-		assert.Equal(t, slog.LevelWarn, level)
-	})
 }
 
 func TestSourceOfARequest(t *testing.T) {
@@ -427,6 +344,31 @@ func TestWhoIsNotAdmittedGetsAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
+// What a unit finds wrong with a token becomes an error for one caller, and the log
+// gets what the unit counted or named.
+func TestErrorsOfUnitsAreMadeForOneCaller(t *testing.T) {
+	t.Parallel()
+	_, _, dots := jose.Split("a.b.c.d")
+	_, _, opaque := jose.Split("opaque")
+	ours := newError(ErrAudience, "ours")
+	for _, test := range []struct {
+		err   error
+		kind  ErrorKind
+		attrs []slog.Attr
+	}{
+		{dots, ErrMalformed, []slog.Attr{slog.Int("dots", 3)}},
+		{opaque, ErrMalformed, nil},
+		{claim.Missing("tid"), ErrClaims, []slog.Attr{slog.String("claim", "tid")}},
+	} {
+		e := unacceptable(test.err)
+		assert.Equal(t, test.kind, e.Kind)
+		assert.Equal(t, test.err.Error(), e.Description)
+		assert.Equal(t, test.attrs, e.attrs)
+		assert.NotSame(t, e, unacceptable(test.err))
+	}
+	assert.Same(t, ours, unacceptable(ours))
+}
+
 // The readers of what strangers send, each held against a naive reading of the
 // same bytes by the standard library.
 
@@ -442,108 +384,33 @@ func fuzzGuard(tb testing.TB) *Guard {
 	return g
 }
 
-// A token is taken apart in the one way in which RFC 7515 §7.1 reads it, and its
-// header says what encoding/json reads in it.
-func FuzzReadToken(f *testing.F) {
-	encode := func(header string) string {
-		return naiveBase64(header) + "." + naiveBase64("{}") + "." + naiveBase64("sig")
+// Of a header that has been read, the algorithm and the type decide, as a naive reader
+// compares them.
+func FuzzHeaderIsAccepted(f *testing.F) {
+	for _, alg := range []string{"ES256", "Ed25519", "EdDSA", "none", "", "es256", "RS256"} {
+		for _, typ := range []string{"at+jwt", "application/AT+JWT", "application/", "", "JWT", "at+jwt ", "applicatİon/at+jwt"} {
+			f.Add(alg, typ, true)
+		}
+		f.Add(alg, "", false)
 	}
-	for _, header := range []string{
-		`{"alg":"ES256","typ":"at+jwt","kid":"a"}`, `{"typ":"application/AT+JWT","alg":"Ed25519"}`, `{"alg":"EdDSA"}`,
-		`{"alg":"none"}`, `{"alg":"ES256","alg":"none"}`, `{"\u0061lg":"ES256","Alg":"none","typ":null}`, `{"alg":"ES256","crit":["b64"],"b64":false}`, `{"alg":"ES256","typ":"at+jwt","cty":"Application/JWT"}`,
-		`{"alg":"ES256","typ":"","kid":"\ud83d"}`, `{"alg":"ES256","typ":"application/","kid":1}`, `[]`, ` {"alg":"ES256"} `, `{"alg":"ES256"}{}`,
-	} {
-		f.Add(encode(header), []byte(header))
-	}
-	f.Add("a.b.c.d.e", []byte{})
-	f.Add("...", []byte{})
-	f.Add("YQ.YR.YQ==", []byte{})
 	g := fuzzGuard(f)
-	rules := naiveHeader{algorithms: []string{"ES256", "EdDSA"}, types: []string{"at+jwt", ""}}
-	f.Fuzz(func(t *testing.T, raw string, header []byte) {
-		parts := strings.Split(raw, ".")
-		good := len(parts) == 3
-		for _, p := range parts[max(0, len(parts)-1):] {
-			_, err := naive.Base64URL(p)
-			good = good && err == nil
+	f.Fuzz(func(t *testing.T, alg, typ string, hasTyp bool) {
+		if !hasTyp {
+			typ = ""
 		}
-		signed, signature, e := splitToken(raw)
-		require.Equal(t, good, e == nil, "%q", raw)
-		if good {
-			assert.Equal(t, parts[0]+"."+parts[1], signed)
-			assert.Equal(t, parts[2], naiveBase64(string(signature)))
-			rules.compare(t, g, parts[0])
+		h := jose.Header{Algorithm: alg, Type: typ, HasType: hasTyp, KeyID: "a", HasKeyID: true}
+		want := h
+		if want.Algorithm == "Ed25519" {
+			want.Algorithm = "EdDSA"
 		}
-		rules.compare(t, g, naiveBase64(string(header)))
+		short := strings.TrimPrefix(naive.Lower(typ), "application/")
+		accepted := slices.Contains([]string{"ES256", "EdDSA"}, want.Algorithm) && slices.Contains([]string{"at+jwt", ""}, short) && (short != "" || !hasTyp)
+		e := g.issuers[0].checkHeader(&h)
+		require.Equal(t, accepted, e == nil, "%q %q: %v", alg, typ, e)
+		if accepted {
+			assert.Equal(t, want, h)
+		}
 	})
-}
-
-func naiveBase64(s string) string {
-	// By hand: encoding/base64 is what the reader stands on.
-	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	var out strings.Builder
-	bits, n := 0, 0
-	for i := range len(s) {
-		bits, n = bits<<8|int(s[i]), n+8
-		for n >= 6 {
-			n -= 6
-			out.WriteByte(letters[bits>>n&63])
-		}
-		bits &= 1<<n - 1
-	}
-	if n > 0 {
-		out.WriteByte(letters[bits<<(6-n)&63])
-	}
-	return out.String()
-}
-
-type naiveHeader struct{ algorithms, types []string }
-
-func (n naiveHeader) compare(t *testing.T, g *Guard, encoded string) {
-	t.Helper()
-	want, accepted := n.read(encoded)
-	got, e := g.issuers[0].readHeader(encoded)
-	require.Equal(t, accepted, e == nil, "%q: %v", encoded, e)
-	if accepted {
-		assert.Equal(t, want, got, "%q", encoded)
-	}
-}
-
-func (n naiveHeader) read(encoded string) (h joseHeader, accepted bool) {
-	data, err := naive.Base64URL(encoded)
-	if err != nil {
-		return h, false
-	}
-	members, err := naive.Object(data)
-	if err != nil {
-		return h, false
-	}
-	good := true
-	text := func(name string) (s string, present bool) {
-		v, present := members[name]
-		s, ok := naive.String(v)
-		good = good && (ok || !present)
-		return s, present
-	}
-	h.alg, _ = text("alg")
-	h.typ, h.hasTyp = text("typ")
-	h.kid, h.hasKID = text("kid")
-	cty, _ := text("cty")
-	nested := strings.EqualFold(cty, "JWT") || strings.EqualFold(cty, "application/jwt") // no letter past ASCII folds into these
-	if h.alg == "Ed25519" {
-		h.alg = "EdDSA"
-	}
-	_, crit := members["crit"]
-	_, b64 := members["b64"]
-	typ := strings.Map(func(r rune) rune {
-		if r > unicode.MaxASCII {
-			return r // unicode.ToLower makes an i of İ
-		}
-		return unicode.ToLower(r)
-	}, h.typ)
-	typ = strings.TrimPrefix(typ, "application/")
-	good = good && !crit && !b64 && !nested && slices.Contains(n.algorithms, h.alg) && slices.Contains(n.types, typ) && (typ != "" || !h.hasTyp)
-	return h, good
 }
 
 type authorizationFields struct {
@@ -607,115 +474,4 @@ func FuzzAuthorization(f *testing.F) {
 		require.Nil(t, e)
 		assert.Equal(t, token, taken)
 	})
-}
-
-// What the challenge says is read again by a strict reader of RFC 9110 §11.6.1,
-// and each parameter has the characters of RFC 6750 §3 alone.
-func FuzzChallenge(f *testing.F) {
-	for i := range everyKind {
-		f.Add(byte(i), "https://api.test", "the token has expired", "read:a write:b", "https://api.test/.well-known", int64(1_500_000_000))
-	}
-	f.Add(byte(2), `a"b\c`, "x\", error=\"none\r\nSet-Cookie: a=b\x00\x7f\u00e4\xff", "a\n\"b", "\"", int64(-1))
-	f.Add(byte(13), "", "", "", "", int64(0))
-	f.Add(byte(12), "\\", "\\", "a  b", "", int64(0))
-	characters := regexp.MustCompile(`^[\x20\x21\x23-\x5B\x5D-\x7E]*$`)
-	scopeTokens := regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]+( [\x21\x23-\x5B\x5D-\x7E]+)*$`)
-	f.Fuzz(func(t *testing.T, kind byte, realm, text, scopes, metadata string, wait int64) {
-		row := everyKind[int(kind)%len(everyKind)]
-		e := newError(row.sentinel, text)
-		e.realm, e.metadataURL, e.RetryAfter = realm, metadata, time.Duration(wait)
-		if row.sentinel == ErrScope {
-			e.Scopes = strings.Split(scopes, ",")
-		}
-		h, body := e.Response()
-
-		var members map[string]string
-		require.NoError(t, json.Unmarshal(body, &members), "%q", body)
-		assert.Len(t, members, 2)
-		assert.Equal(t, row.code, members["error"])
-		assert.Equal(t, string([]rune(text)), members["error_description"], "each byte that is not UTF-8 is one U+FFFD")
-		if retry := h.Get("Retry-After"); wait > 0 {
-			seconds, err := strconv.ParseUint(retry, 10, 63)
-			require.NoError(t, err)
-			assert.GreaterOrEqual(t, float64(seconds), time.Duration(wait).Seconds())
-			assert.Less(t, float64(seconds), time.Duration(wait).Seconds()+1)
-		} else {
-			assert.Empty(t, retry)
-		}
-		values := h.Values("WWW-Authenticate")
-		if row.challenge == "" {
-			assert.Empty(t, values)
-			return
-		}
-		require.Len(t, values, 1)
-		scheme, params, err := readChallenge(values[0])
-		require.NoError(t, err, "%q", values[0])
-		assert.Equal(t, "Bearer", scheme)
-		require.Contains(t, params, "realm")
-		for name, value := range params {
-			assert.Regexp(t, characters, value, name)
-			switch name {
-			case "realm":
-				assert.Equal(t, allowedOnly(realm), value)
-			case "error":
-				assert.Equal(t, row.code, value)
-			case "error_description":
-				assert.Equal(t, allowedOnly(text), value)
-			case "scope":
-				assert.Equal(t, ErrScope, row.sentinel)
-				assert.Regexp(t, scopeTokens, value)
-				assert.Equal(t, e.Scopes, strings.Split(value, " "), "all of them or none")
-			case "resource_metadata":
-				assert.Equal(t, allowedOnly(metadata), value)
-			default:
-				assert.Fail(t, "an unknown parameter", "%q", values[0])
-			}
-		}
-		_, hasError := params["error"]
-		_, hasText := params["error_description"]
-		assert.Equal(t, row.sentinel != ErrNoToken, hasError, "RFC 6750 §3.1")
-		assert.True(t, hasError || !hasText)
-	})
-}
-
-func allowedOnly(s string) string {
-	var b []byte
-	for _, c := range []byte(s) {
-		if c == 0x20 || c == 0x21 || (c >= 0x23 && c <= 0x5b) || (c >= 0x5d && c <= 0x7e) {
-			b = append(b, c)
-		}
-	}
-	return string(b)
-}
-
-// readChallenge reads one challenge with parameters (RFC 9110 §11.3, §11.6.1).
-func readChallenge(field string) (scheme string, params map[string]string, err error) {
-	const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-	param := regexp.MustCompile("^(" + token + `)[ \t]*=[ \t]*(?:(` + token + `)|"((?:[\t \x21\x23-\x5B\x5D-\x7E\x80-\xFF]|\\[\t \x21-\x7E\x80-\xFF])*)")`)
-	scheme = regexp.MustCompile("^" + token).FindString(field)
-	rest := strings.TrimPrefix(field, scheme)
-	if scheme == "" || !strings.HasPrefix(rest, " ") {
-		return "", nil, errors.New("no scheme, or nothing after it")
-	}
-	rest = strings.TrimLeft(rest, " ")
-	params = map[string]string{}
-	for {
-		m := param.FindStringSubmatch(rest)
-		if m == nil {
-			return "", nil, fmt.Errorf("no parameter at %q", rest)
-		}
-		name := naive.Lower(m[1])
-		if _, doubled := params[name]; doubled { // §11.2: once in a challenge
-			return "", nil, fmt.Errorf("%s twice", name)
-		}
-		params[name] = m[2] + regexp.MustCompile(`\\(.)`).ReplaceAllString(m[3], "$1")
-		rest = strings.TrimLeft(rest[len(m[0]):], " \t")
-		if rest == "" {
-			return scheme, params, nil
-		}
-		if rest[0] != ',' {
-			return "", nil, fmt.Errorf("no comma at %q", rest)
-		}
-		rest = strings.TrimLeft(rest[1:], " \t")
-	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/m2mauth/m2mauth/internal/admission"
 	"github.com/m2mauth/m2mauth/internal/jose"
+	"github.com/m2mauth/m2mauth/internal/memory"
 )
 
 // What tests outside the package need to see of a guard, or to do to it.
@@ -28,19 +29,10 @@ func Untouched() Traces { return Traces{FreePlaces: admission.New[int]().Stats()
 
 // ShrinkMemory gives the guard a smaller memory than New allows. No request may be
 // under way.
-func ShrinkMemory(g *Guard, bytes int64) { g.tokens = newTokenCache(bytes) }
+func ShrinkMemory(g *Guard, bytes int64) { g.cacheBytes, g.tokens = bytes, memory.New[*token](bytes) }
 
 // Remembered counts the tokens in the guard's memory.
-func Remembered(g *Guard) (n int) {
-	for i := range g.tokens.shards {
-		s := &g.tokens.shards[i]
-		s.mu.Lock()
-		g := s.generations.Load()
-		n += g.young.count + g.old.count
-		s.mu.Unlock()
-	}
-	return n
-}
+func Remembered(g *Guard) int { return g.tokens.Stats().Kept }
 
 // KeepsWhole reports whether claims keep the memory of the very string that their
 // token came in, and so the whole token.

@@ -13,7 +13,10 @@ import (
 	"time"
 
 	"github.com/m2mauth/m2mauth/internal/admission"
+	"github.com/m2mauth/m2mauth/internal/claim"
 	"github.com/m2mauth/m2mauth/internal/jose"
+	"github.com/m2mauth/m2mauth/internal/memory"
+	"github.com/m2mauth/m2mauth/internal/scope"
 )
 
 // Guard lets requests through to handlers if they carry a valid access token that the
@@ -21,17 +24,19 @@ import (
 // keys. A Guard is safe for concurrent use. It needs no Close and runs no goroutine
 // while idle.
 type Guard struct {
-	issuers []*issuer    // one, or several after Join
-	scopes  *scopePolicy // for the challenge: what all issuers have in common
+	issuers []*issuer     // one, or several after Join
+	scopes  *scope.Policy // for the challenge: what all issuers have in common
 
 	realm         string
 	maxTokenBytes int
 	waitingBytes  *atomic.Int64 // of tokens that wait for keys
+	cacheBytes    int64
 	tokens        *tokenCache
 	admission     *admission.Controller[checkKey]
 	queueKey      func(Request) string
 	errorHandler  func(http.ResponseWriter, *http.Request, *Error)
 	onDecision    func(context.Context, Decision)
+	revoked       func(context.Context, Claims) (bool, error)
 	refusals      *refusalLog
 	metadataURL   *atomic.Pointer[string] // for the challenge, after a call of Metadata
 	dryRun        *dryRun                 // nil without a dry run
@@ -48,14 +53,15 @@ type issuer struct {
 	keys               *keySource
 	algorithms         map[string]bool // by the names of internal/jose
 	algorithmNames     []string
-	types              map[string]bool // as returned by mediaType
+	types              map[string]bool // as returned by jose.MediaType
 	typeNames          []string
 	allowOrganizations bool
+	insecureHosts      []string // Config.InsecureHTTPHosts
 }
 
 // guardFields are the fields of a Config that apply to the whole guard. In a joined
 // guard, those of the first guard apply to all. All other fields belong to one issuer.
-var guardFields = []string{"CacheBytes", "ErrorHandler", "InsecureReportOnlyUntil", "MaxTokenBytes", "OnDecision", "QueueKey", "Realm"}
+var guardFields = []string{"CacheBytes", "ErrorHandler", "InsecureReportOnlyUntil", "MaxTokenBytes", "OnDecision", "QueueKey", "Realm", "Revoked"}
 
 // New makes a Guard. It does no I/O and starts no goroutine: the first request, or
 // [Guard.Warm], fetches the keys. The error lists every mistake in the Config at once.
@@ -71,9 +77,11 @@ func New(config Config) (*Guard, error) {
 		issuers:       []*issuer{newIssuer(&c, keys)},
 		realm:         c.Realm,
 		maxTokenBytes: c.MaxTokenBytes,
+		cacheBytes:    c.CacheBytes,
 		queueKey:      c.QueueKey,
 		errorHandler:  c.ErrorHandler,
 		onDecision:    c.OnDecision,
+		revoked:       c.Revoked,
 		refusals:      newRefusalLog(logger),
 		dryRun:        newDryRun(time.Now(), c.InsecureReportOnlyUntil, logger),
 		set: slices.DeleteFunc(slices.Clone(guardFields), func(name string) bool {
@@ -81,12 +89,12 @@ func New(config Config) (*Guard, error) {
 		}),
 	}
 	g.scopes = scopesOfAll(g.issuers)
-	return g.withMemory(c.CacheBytes), nil
+	return g.withMemory(), nil
 }
 
 // withMemory gives a new guard its cache, its counters and its queue.
-func (g *Guard) withMemory(bytes int64) *Guard {
-	g.tokens, g.admission = newTokenCache(bytes), admission.New[checkKey]()
+func (g *Guard) withMemory() *Guard {
+	g.tokens, g.admission = memory.New[*token](g.cacheBytes), admission.New[checkKey]()
 	g.waitingBytes, g.wouldRefuse, g.metadataURL = new(atomic.Int64), new(atomic.Uint64), new(atomic.Pointer[string])
 	return g
 }
@@ -95,18 +103,21 @@ func newIssuer(c *Config, keys *keySource) *issuer {
 	i := &issuer{
 		keys: keys,
 		claims: claimPolicy{
-			issuer:       c.Issuer,
-			audiences:    append([]string{c.Audience}, c.OtherAudiences...),
-			scopeClaims:  claimNames(c.ScopeClaims),
-			clientClaims: claimNames(c.ClientClaims),
-			leeway:       c.Leeway,
-			maxLifetime:  c.MaxLifetime,
-			isMachine:    c.IsMachine,
-			scopes:       newScopePolicy(c),
+			issuer:    c.Issuer,
+			audiences: append([]string{c.Audience}, c.OtherAudiences...),
+			sought: claim.Sought{
+				Scopes:        claim.Names(c.ScopeClaims...),
+				Clients:       claim.Names(c.ClientClaims...),
+				Organizations: claim.Names(append([]string{"organization_id"}, c.OrganizationClaims...)...),
+				Required:      claim.Names(slices.Sorted(maps.Keys(c.RequiredClaims))...),
+			},
+			leeway:      c.Leeway,
+			maxLifetime: c.MaxLifetime,
+			isMachine:   c.IsMachine,
+			scopes:      scope.NewPolicy(c.ScopePrefix, c.ImpliedScopes),
 
 			organizations:          c.Audience == organizationAudience,
-			organizationClaims:     claimNames(append([]string{"organization_id"}, c.OrganizationClaims...)),
-			required:               claimNames(slices.Sorted(maps.Keys(c.RequiredClaims))),
+			scopeOrganization:      c.ScopeOrganization,
 			missingSubject:         c.AllowMissingSubject,
 			clientsWithoutAudience: c.ClientsWithoutAudience,
 		},
@@ -115,39 +126,29 @@ func newIssuer(c *Config, keys *keySource) *issuer {
 		types:              make(map[string]bool),
 		typeNames:          c.TokenTypes,
 		allowOrganizations: c.InsecureAllowOrganizationTokens,
+		insecureHosts:      c.InsecureHTTPHosts,
 	}
-	for _, claim := range i.claims.required {
-		i.claims.requiredValues = append(i.claims.requiredValues, c.RequiredClaims[claim.text])
+	for _, name := range i.claims.sought.Required {
+		i.claims.requiredValues = append(i.claims.requiredValues, c.RequiredClaims[name.String()])
 	}
 	for _, a := range c.Algorithms {
 		name, _ := jose.Algorithm(a)
 		i.algorithms[name] = true
 	}
 	for _, t := range c.TokenTypes {
-		i.types[mediaType(t)] = true
+		i.types[jose.MediaType(t)] = true
 	}
 	return i
 }
 
 // scopesOfAll is what holds for the scopes of all the issuers, for a challenge to
 // somebody whose issuer is not known.
-func scopesOfAll(issuers []*issuer) *scopePolicy {
-	first := issuers[0].claims.scopes
-	if len(issuers) == 1 {
-		return first
+func scopesOfAll(issuers []*issuer) *scope.Policy {
+	policies := make([]*scope.Policy, len(issuers))
+	for n, i := range issuers {
+		policies[n] = i.claims.scopes
 	}
-	all := &scopePolicy{prefix: first.prefix, implied: maps.Clone(first.implied)}
-	for _, i := range issuers[1:] {
-		if i.claims.scopes.prefix != all.prefix {
-			all.prefix = ""
-		}
-		for scope, included := range all.implied {
-			all.implied[scope] = slices.DeleteFunc(slices.Clone(included), func(name string) bool {
-				return !slices.Contains(i.claims.scopes.implied[scope], name)
-			})
-		}
-	}
-	return all
+	return scope.Common(policies...)
 }
 
 // rsaWithoutAlg returns the algorithm of published RSA keys without alg: RS256

@@ -14,8 +14,8 @@ import (
 // without a fetch.
 //
 // CacheBytes, ErrorHandler, InsecureReportOnlyUntil, MaxTokenBytes, OnDecision,
-// QueueKey, Realm and the Logger for rejections are those of the first guard. Each
-// guard logs about its keys with its own Logger.
+// QueueKey, Realm, Revoked and the Logger for rejections are those of the first guard.
+// Each guard logs about its keys with its own Logger.
 //
 // Rules apply to the tokens of every issuer, and so trust all issuers equally. Client
 // and organization IDs are unique only within one issuer. If two issuers can give out
@@ -46,14 +46,16 @@ func Join(first *Guard, others ...*Guard) (*Guard, error) {
 		scopes:        scopesOfAll(issuers),
 		realm:         first.realm,
 		maxTokenBytes: first.maxTokenBytes,
+		cacheBytes:    first.cacheBytes,
 		queueKey:      first.queueKey,
 		errorHandler:  first.errorHandler,
 		onDecision:    first.onDecision,
+		revoked:       first.revoked,
 		refusals:      first.refusals,
 		dryRun:        first.dryRun,
 		enforcing:     first.enforcing,
 	}
-	return all.withMemory(first.tokens.bytes), nil
+	return all.withMemory(), nil
 }
 
 func (i *issuer) sameName(other *issuer) bool { return i.claims.issuer == other.claims.issuer }

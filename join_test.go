@@ -690,6 +690,7 @@ func TestJoinRefusesWhatOnlyTheFirstGuardMaySet(t *testing.T) {
 		"OnDecision":              func(context.Context, m2mauth.Decision) {},
 		"QueueKey":                func(m2mauth.Request) string { return "" },
 		"Realm":                   "shop",
+		"Revoked":                 func(context.Context, m2mauth.Claims) (bool, error) { return false, nil },
 	}
 	ofAnIssuer := []string{
 		"Algorithms", "Audience", "ClientClaims", "FetchTimeout", "HTTPClient", "InsecureAllowOrganizationTokens", "InsecureHTTPHosts",

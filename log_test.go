@@ -349,6 +349,7 @@ func TestLogHoldsNoControlCharactersAndNoLongValues(t *testing.T) {
 			"organization_id of a route that belongs to another":  {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, organization, "organization_id"},
 			"organization_id that a part compares with no other":  {m2mauthtest.Token{Claims: map[string]any{"organization_id": value}}, m2mauth.AnyOf(m2mauth.AnyToken(), organization), "organization_id"},
 			"client_id of a route that is for another":            {m2mauthtest.Token{Claims: map[string]any{"client_id": value}}, m2mauth.ClientID("another"), "client_id"},
+			"sub within act of a route that is for another actor": {m2mauthtest.Token{Claims: map[string]any{"act": map[string]any{"sub": value}}}, m2mauth.ActedBy("another"), "actor"},
 			"scope of a route that demands an organization first": {m2mauthtest.Token{Scopes: []string{value}}, m2mauth.AllOf(organization, scope), "scopes"},
 		} {
 			guard, book := loggedGuard(t, issuer)
@@ -362,6 +363,41 @@ func TestLogHoldsNoControlCharactersAndNoLongValues(t *testing.T) {
 				assertLoggable(t, entry, name)
 			}
 		}
+	}
+}
+
+// Client ID Metadata Documents make a URL of up to 2,048 characters a client's ID. It is
+// one as any other, and in logs it is short.
+func TestAClientsIDMayBeALongURL(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	var seen []string
+	guard, book := loggedGuard(t, issuer, func(c *m2mauth.Config) {
+		c.OnDecision = func(_ context.Context, d m2mauth.Decision) { seen = append(seen, d.Claims.ClientID()) }
+	})
+	client := "https://app.example/oauth/" + strings.Repeat("a", 2048-26)
+	for sub, app := range map[string]string{client: client, "alice": ""} {
+		seen = nil
+		r := testguard.RequestWith("Bearer " + issuer.Sign(m2mauthtest.Token{AppID: client, Audience: testguard.Shop, Claims: map[string]any{"sub": sub}}))
+		for range 2 { // what is remembered too
+			claims, err := guard.Check(r, m2mauth.ClientID("other", client))
+			require.NoError(t, err)
+			assert.Equal(t, []string{client, sub, app}, []string{claims.ClientID(), claims.Subject(), claims.AppID()})
+		}
+		for _, other := range []string{client[:2047], client + "a", strings.Replace(client, "https", "HTTPS", 1)} {
+			_, err := guard.Check(r, m2mauth.ClientID(other))
+			require.ErrorIs(t, err, m2mauth.ErrForbidden)
+			assert.NotContains(t, challengeOf(err), "app.example", "of a client nothing is answered")
+		}
+		assert.Equal(t, slices.Repeat([]string{client}, 5), seen)
+		refused := 0
+		for _, entry := range book.take() {
+			if entry.attrs["msg"] == "m2mauth: request refused" {
+				assert.Equal(t, client[:200]+"...", entry.attrs["client_id"])
+				refused++
+			}
+		}
+		assert.Equal(t, 3, refused)
 	}
 }
 

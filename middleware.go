@@ -71,12 +71,12 @@ func (g *Guard) middleware(call string, rule Rule) func(http.Handler) http.Handl
 		if f, isFunc := next.(http.HandlerFunc); next == nil || (isFunc && f == nil) {
 			panic(fmt.Sprintf("m2mauth: %s: the handler is nil", call))
 		}
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, rule, next) })
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, &rule, next) })
 	}
 }
 
 // serve passes a request to next or responds to it.
-func (g *Guard) serve(w http.ResponseWriter, r *http.Request, rule Rule, next http.Handler) {
+func (g *Guard) serve(w http.ResponseWriter, r *http.Request, rule *Rule, next http.Handler) {
 	if rule.optional { // a cache must not serve one caller's response to another
 		w.Header().Add("Vary", "Authorization")
 	}
@@ -92,10 +92,10 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, rule Rule, next ht
 // request carries a valid token that meets the rule, and otherwise an [*Error] for
 // [Guard.WriteError]. It logs rejections.
 func (g *Guard) Check(r *http.Request, rule Rule) (Claims, error) {
-	return claimsOf(g.checkHTTP(r, rule))
+	return claimsOf(g.checkHTTP(r, &rule))
 }
 
-func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
+func (g *Guard) checkHTTP(r *http.Request, rule *Rule) (*claimSet, error) {
 	if r == nil {
 		return g.decide(context.Background(), "", internalError(errors.New("Check was given no request")), nil, rule, g.ReportOnly())
 	}
@@ -108,38 +108,96 @@ func (g *Guard) checkHTTP(r *http.Request, rule Rule) (*claimSet, error) {
 // Header panics.
 func (g *Guard) CheckRequest(ctx context.Context, r Request, rule Rule) (Claims, error) {
 	if r == nil {
-		return claimsOf(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, rule, g.ReportOnly()))
+		return claimsOf(g.decide(ctx, "", internalError(errors.New("CheckRequest was given no Request")), nil, &rule, g.ReportOnly()))
 	}
 	fields, err := fieldsOf(r, "Authorization")
 	if err != nil {
-		return claimsOf(g.decide(ctx, "", internalError(err), r, rule, g.ReportOnly()))
+		return claimsOf(g.decide(ctx, "", internalError(err), r, &rule, g.ReportOnly()))
 	}
 	token, e := bearerToken(fields, g.tokenBytes())
-	return claimsOf(g.decide(ctx, token, e, r, rule, g.ReportOnly()))
+	return claimsOf(g.decide(ctx, token, e, r, &rule, g.ReportOnly()))
 }
 
 // Verify checks a token alone, for queues and WebSockets. It checks everything that a
 // middleware checks, except what a route requires. It logs rejections.
 func (g *Guard) Verify(ctx context.Context, token string) (Claims, error) {
-	return claimsOf(g.decide(ctx, token, nil, nil, AnyToken(), false))
+	rule := AnyToken()
+	return claimsOf(g.decide(ctx, token, nil, nil, &rule, false))
+}
+
+// Recheck checks again, while a response such as a stream or a WebSocket goes on, what
+// can change after the request was let through: whether the token of these claims was
+// revoked (Config.Revoked) or has expired (with Config.Leeway). If it returns an error,
+// an [*Error], end the response. Otherwise call it again after the duration that it
+// returns. That is when the token expires, or 1 s if it may be revoked until then.
+//
+// Recheck does not look at the route's rule or at the issuer's keys: [Guard.Check] does.
+// Claims that are zero get [ErrNoToken]. So do not call it for a caller whom an
+// [Optional] rule let through without a token. In a dry run
+// (Config.InsecureReportOnlyUntil) there is no error, until it ends. A panic of
+// Config.Revoked is [ErrInternal]: nothing would recover it where a timer calls Recheck.
+// It logs rejections, and does not call Config.OnDecision.
+func (g *Guard) Recheck(ctx context.Context, claims Claims) (again time.Duration, err error) {
+	switch {
+	case !g.ready():
+		return 0, newError(ErrInternal, "this API's guard was not set up")
+	case g.ReportOnly():
+		return recheckAfter, nil
+	}
+	again, e := g.recheck(ctx, claims.set)
+	if e != nil {
+		return 0, g.refuse(ctx, e, nil, claims.set)
+	}
+	return again, nil
+}
+
+// AcceptedUntil returns when the guard stops accepting the token of these claims: its
+// expiry and Config.Leeway. It is the zero time for claims that are zero or of an issuer
+// that is not the guard's. A token may be revoked before: see [Guard.Recheck].
+func (g *Guard) AcceptedUntil(claims Claims) time.Time {
+	if claims.IsZero() || !g.ready() {
+		return time.Time{}
+	}
+	i := g.issuerNamed(claims.set.issuer)
+	if i == nil {
+		return time.Time{}
+	}
+	return claims.set.expiresAt.Add(i.claims.leeway)
+}
+
+// Opens reports whether the rule would let a request with these claims through, for lists
+// that show a caller only what it may call. In a dry run everything is open. It does not
+// check the token, logs nothing and does not call Config.OnDecision: use [Guard.Check]
+// to decide. Functions given to [Custom] are called.
+func (g *Guard) Opens(r *http.Request, claims Claims, rule Rule) bool {
+	switch {
+	case !g.ready() || r == nil:
+		return false
+	case g.ReportOnly():
+		return true
+	case claims.IsZero():
+		return false
+	}
+	i := g.issuerNamed(claims.set.issuer)
+	return i != nil && i.authorize(r.Context(), claims.set, httpRequest{r}, rule) == nil
 }
 
 // decide is the only way to get claims. It never returns them together with an error.
 // Without an error they are nil in two cases: an optional rule saw no token, or a dry
-// run verified none.
-func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule Rule, dry bool) (*claimSet, error) {
+// run verified none that is not revoked.
+func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rule *Rule, dry bool) (*claimSet, error) {
 	if !g.ready() {
 		return nil, newError(ErrInternal, "this API's guard was not set up")
 	}
 	var begin time.Time
-	var claims *claimSet
+	var claims, usable *claimSet // of a verified token, and of one that is not revoked either
 	remembered, reported := false, g.onDecision == nil
 	if !reported {
 		begin = time.Now()
 		defer func() {
 			if !reported { // a user's function panicked; the panic continues
 				failed := internalError(errors.New("a panic in a function given to the guard"))
-				g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: failed, ReportOnly: dry, Remembered: remembered, Duration: time.Since(begin)}, false)
+				g.report(ctx, Decision{Rule: *rule, Claims: Claims{set: claims}, Err: failed, ReportOnly: dry, Remembered: remembered, Duration: time.Since(begin)}, false)
 			}
 		}()
 	}
@@ -147,7 +205,10 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 		var t *token
 		if t, remembered, e = g.verify(ctx, raw, r, dry); e == nil {
 			claims = t.claims
-			e = t.issuer.authorize(ctx, claims, r, rule)
+			if e = g.checkRevoked(ctx, claims, dry); e == nil {
+				usable = claims
+				e = t.issuer.authorize(ctx, claims, r, *rule)
+			}
 		}
 	}
 	if e != nil && e.Status == http.StatusUnauthorized { // RFC 6750 §3: so a client can ask for the right token at once
@@ -156,16 +217,16 @@ func (g *Guard) decide(ctx context.Context, raw string, e *Error, r Request, rul
 	anonymous := rule.optional && e != nil && e.Kind == ErrNoToken
 	if !reported {
 		reported = true
-		g.report(ctx, Decision{Rule: rule, Claims: Claims{set: claims}, Err: e, ReportOnly: dry, Remembered: remembered, Duration: time.Since(begin)}, anonymous)
+		g.report(ctx, Decision{Rule: *rule, Claims: Claims{set: claims}, Err: e, ReportOnly: dry, Remembered: remembered, Duration: time.Since(begin)}, anonymous)
 	}
 	switch {
 	case anonymous:
 		return nil, nil
 	case e == nil:
-		return claims, nil
+		return usable, nil
 	case dry:
 		g.letPass(ctx, e, r, claims)
-		return claims, nil
+		return usable, nil
 	}
 	return nil, g.refuse(ctx, e, r, claims)
 }
@@ -189,8 +250,9 @@ func (g *Guard) letPass(ctx context.Context, e *Error, r Request, c *claimSet) {
 
 // WriteError answers a request with an error of [Guard.Check]: header fields
 // first, then Config.ErrorHandler or a small JSON body. An [*Error] of your own needs
-// a Kind. Any other error is logged and answered with 500, and nothing of it is shown.
-// The status is never below 400, whatever the ErrorHandler does: see there for gRPC.
+// a Kind, and an [ErrorKind] alone will do. Any other error is logged and answered with
+// 500, and nothing of it is shown. The status is never below 400, whatever the
+// ErrorHandler does: see there for gRPC.
 func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e, ours := asError(err)
 	if !ours && g.ready() {

@@ -4,28 +4,20 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
+
+	"github.com/m2mauth/m2mauth/internal/dryrun"
 )
 
-const (
-	// maxReportOnly limits Config.InsecureReportOnlyUntil.
-	maxReportOnly = 90 * 24 * time.Hour
-
-	// maxReportOnlyWait limits how long a request that passes in any case waits for a
-	// place in the queue of signature checks.
-	maxReportOnlyWait = 100 * time.Millisecond
-)
+// maxReportOnlyWait limits how long a request that passes in any case waits for a
+// place in the queue of signature checks.
+const maxReportOnlyWait = 100 * time.Millisecond
 
 // dryRun is the time during which a guard lets every request through. Guards that share
 // a dryRun end it together, for good.
 type dryRun struct {
-	until time.Time // by the wall clock
-	made  time.Time
-	log   *refusalLog // counts what would be rejected separately from what is
-
-	ended    atomic.Bool
-	daysLeft atomic.Int32 // the fewest days already logged
+	*dryrun.Run
+	log *refusalLog // counts what would be rejected separately from what is
 }
 
 // newDryRun returns nil if the Config asks for no dry run.
@@ -33,41 +25,21 @@ func newDryRun(now, until time.Time, logger func() *slog.Logger) *dryRun {
 	if until.IsZero() {
 		return nil
 	}
-	d := &dryRun{until: until.Round(0), made: now, log: newRefusalLog(logger)}
-	d.daysLeft.Store(3)
-	if !d.made.Before(d.until) {
-		d.ended.Store(true)
-		d.warn("m2mauth: Config.InsecureReportOnlyUntil has passed: requests are refused, and the setting can go")
-		return d
-	}
-	d.warn("m2mauth: report-only: every request passes until Config.InsecureReportOnlyUntil, and what would be refused is logged")
-	return d
-}
-
-// underWay reports whether requests still pass. The first caller to see the end ends it
-// for all, so setting the clock back afterwards opens nothing. Setting it back before
-// cannot make the dry run last longer than New allows.
-func (d *dryRun) underWay(now time.Time) bool {
-	if d.ended.Load() {
-		return false
-	}
-	left := d.until.Sub(now)
-	if left <= 0 || age(now, d.made) >= maxReportOnly {
-		if d.ended.CompareAndSwap(false, true) {
-			d.warn("m2mauth: report-only has ended: requests are refused from now on")
+	run := dryrun.New(now, until, func(state dryrun.State, left time.Duration) {
+		line, attrs := "m2mauth: report-only ends soon: requests are refused from then on", []slog.Attr{slog.Time("until", until.UTC())}
+		switch state {
+		case dryrun.UnderWay:
+			line = "m2mauth: report-only: every request passes until Config.InsecureReportOnlyUntil, and what would be refused is logged"
+		case dryrun.Missed:
+			line = "m2mauth: Config.InsecureReportOnlyUntil has passed: requests are refused, and the setting can go"
+		case dryrun.Ended:
+			line = "m2mauth: report-only has ended: requests are refused from now on"
+		default:
+			attrs = append(attrs, slog.String("left", left.Round(time.Minute).String()))
 		}
-		return false
-	}
-	const day = 24 * time.Hour
-	if days, logged := int32(left/day), d.daysLeft.Load(); days < logged && d.daysLeft.CompareAndSwap(logged, days) {
-		d.warn("m2mauth: report-only ends soon: requests are refused from then on", slog.String("left", left.Round(time.Minute).String()))
-	}
-	return true
-}
-
-func (d *dryRun) warn(line string, attrs ...slog.Attr) {
-	attrs = append([]slog.Attr{slog.Time("until", d.until.UTC())}, attrs...)
-	d.log.logger().LogAttrs(context.Background(), slog.LevelWarn, line, attrs...)
+		logger().LogAttrs(context.Background(), slog.LevelWarn, line, attrs...)
+	})
+	return &dryRun{Run: run, log: newRefusalLog(logger)}
 }
 
 // ReportOnly reports whether the guard lets every request through at the moment: see
@@ -75,8 +47,10 @@ func (d *dryRun) warn(line string, attrs ...slog.Attr) {
 // own, such as for a gRPC method without a rule. While ReportOnly is true, it must make
 // none.
 func (g *Guard) ReportOnly() bool {
-	return g.ready() && g.dryRun != nil && !g.enforcing && g.dryRun.underWay(time.Now())
+	return g.ready() && g.dryRun != nil && g.dryRunUnderWay() // two functions, so that this one is inlined
 }
+
+func (g *Guard) dryRunUnderWay() bool { return !g.enforcing && g.dryRun.UnderWay(time.Now()) }
 
 // Enforcing returns the same guard without Config.InsecureReportOnlyUntil, for single
 // routes and for administration: it rejects from the first request on. The two guards

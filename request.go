@@ -92,13 +92,19 @@ func hostOf(r Request) string {
 func fieldsOf(r Request, name string) (values []string, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			values, err = nil, fmt.Errorf("the request's Header panicked with a %T", v) // its text may hold the token
-			if mistake, ok := v.(runtime.Error); ok {
-				err = fmt.Errorf("the request's Header panicked: %w", mistake)
-			}
+			values, err = nil, panicIn("the request's Header", v)
 		}
 	}()
 	return r.Header(name), nil
+}
+
+// panicIn makes an error of a panic, for the log. It has only the type of what was
+// thrown, whose text may hold the token.
+func panicIn(what string, v any) error {
+	if mistake, ok := v.(runtime.Error); ok {
+		return fmt.Errorf("%s panicked: %w", what, mistake)
+	}
+	return fmt.Errorf("%s panicked with a %T", what, v)
 }
 
 // patternOf returns the route's pattern. It is only for the log, so a panic must not

@@ -9,10 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/m2mauth/m2mauth/internal/ascii"
+	"github.com/m2mauth/m2mauth/internal/claim"
 	"github.com/m2mauth/m2mauth/internal/keyset"
+	"github.com/m2mauth/m2mauth/internal/scope"
 )
 
 // Rule is what a route requires of a verified token. The functions of this package make
@@ -29,7 +30,7 @@ type Rule struct {
 // demand is a rule or a part of one.
 type demand interface {
 	check(context.Context, *claimSet, Request, asking) verdict
-	appendScopes(*scopeList) (some bool)
+	appendScopes(*scope.List, *scope.Policy) (some bool)
 	appendText([]byte) []byte // as written in Go
 }
 
@@ -86,6 +87,7 @@ var (
 	lacksScope        = &refusal{scope: true, text: "the token lacks a scope that this route requires"}
 	otherKind         = &refusal{text: "the token is of the wrong kind for this route: it is for machine-to-machine applications only, or for users only"}
 	otherClient       = &refusal{text: "the token's client is not one that this route is for"}
+	otherActor        = &refusal{text: "the party that acts with the token (act) is not one that this route is for"}
 	otherClaim        = &refusal{text: "a claim of the token does not have a value that this route requires"}
 	otherOrganization = &refusal{text: "the token is not for the organization that this route belongs to"}
 	noOrganization    = &refusal{text: "the token is for no organization, and this route belongs to one: request a token with organization_id"}
@@ -108,17 +110,17 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 		panic(fmt.Sprintf("m2mauth: %s: no scope given; for any valid token use AnyToken", call))
 	}
 	for _, s := range scopes {
-		if !isScope(s) {
+		if !scope.Valid(s) {
 			panic(fmt.Sprintf("m2mauth: %s: %q cannot be a scope; give each scope as an argument of its own, without white space", call, s))
 		}
 	}
-	var names scopeList
-	names.add(scopes)
-	rule := Rule{demand: anyScope(names.names)}
+	var names scope.List
+	names.Add(scopes...)
+	rule := Rule{demand: anyScope(names.Names)}
 	if all {
-		rule.demand = allScopes(names.names)
+		rule.demand = allScopes(names.Names)
 	}
-	for _, name := range names.names {
+	for _, name := range names.Names {
 		if len(rule.odd) < maxOddScopes && strings.ContainsAny(name, ",*") {
 			rule.odd = append(rule.odd, name)
 		}
@@ -129,33 +131,29 @@ func scopeRule(call string, scopes []string, all bool) Rule {
 // scopes returns those that a token needs, as the issuer names them, without those that
 // others of them include. Of alternatives it names those of the first that has any and
 // includes no other's, so that no client asks for more than it needs.
-func (r Rule) scopes(p *scopePolicy) []string {
-	var list scopeList
+func (r Rule) scopes(p *scope.Policy) []string {
+	var list scope.List
 	switch d := r.demand.(type) {
 	case nil:
 		return nil
 	case allScopes: // most rules, which need no list
-		list.names = slices.Clone(d)
+		list.Names = slices.Clone(d)
 	case anyScope:
-		list.names = []string{d.least(p)}
+		list.Names = []string{p.Least(d)}
 	default:
-		list.policy = p
-		d.appendScopes(&list)
+		d.appendScopes(&list, p)
 	}
-	return p.asIssued(p.needed(list.names))
+	return p.AsIssued(p.Needed(list.Names))
 }
-
-// isScope reports whether a token can have a scope of that name.
-func isScope(s string) bool {
-	return s != "" && utf8.ValidString(s) && !strings.ContainsFunc(s, impossibleInScope)
-}
-
-func impossibleInScope(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
 type allScopes []string
 
-func (s allScopes) appendText(b []byte) []byte         { return appendCall(b, "AllScopes", s...) }
-func (s allScopes) appendScopes(names *scopeList) bool { names.add(s); return true }
+func (s allScopes) appendText(b []byte) []byte { return appendCall(b, "AllScopes", s...) }
+
+func (s allScopes) appendScopes(names *scope.List, _ *scope.Policy) bool {
+	names.Add(s...)
+	return true
+}
 
 func (s allScopes) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
 	return metIf(c.scopes.HasAll(s...), lacksScope)
@@ -164,19 +162,10 @@ func (s allScopes) check(_ context.Context, c *claimSet, _ Request, _ asking) ve
 type anyScope []string
 
 func (s anyScope) appendText(b []byte) []byte { return appendCall(b, "AnyScope", s...) }
-func (s anyScope) appendScopes(names *scopeList) bool {
-	names.add([]string{s.least(names.policy)})
-	return true
-}
 
-func (s anyScope) least(p *scopePolicy) string {
-	least := s[0]
-	for _, scope := range s[1:] {
-		if p.includes(least, scope) {
-			least = scope
-		}
-	}
-	return least
+func (s anyScope) appendScopes(names *scope.List, p *scope.Policy) bool {
+	names.Add(p.Least(s))
+	return true
 }
 
 func (s anyScope) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
@@ -186,7 +175,7 @@ func (s anyScope) check(_ context.Context, c *claimSet, _ Request, _ asking) ver
 // noScopes is embedded in demands that name no scope.
 type noScopes struct{}
 
-func (noScopes) appendScopes(*scopeList) bool { return false }
+func (noScopes) appendScopes(*scope.List, *scope.Policy) bool { return false }
 
 // AnyToken returns a rule that requires only a valid token. That is identification, not
 // permission: see [Guard.Authenticate].
@@ -245,6 +234,28 @@ func (d client) check(_ context.Context, c *claimSet, _ Request, _ asking) verdi
 	return metIf(slices.Contains(d.ids, c.clientID), otherClient)
 }
 
+// ActedBy returns a rule that requires a token with which one of these acts for the
+// token's subject: the sub within act, byte by byte, if that names no other issuer. It
+// looks at the current actor alone, never at those before it (RFC 8693 §4.1): see
+// [Claims.Actor]. For the client within act, which is not the one that acts, use
+// HasClaim("/act/client_id", …).
+func ActedBy(ids ...string) Rule {
+	mustHaveValues("ActedBy", 1, ids...)
+	return Rule{demand: actedBy{ids: slices.Clone(ids)}}
+}
+
+type actedBy struct {
+	noScopes
+	ids []string
+}
+
+func (d actedBy) appendText(b []byte) []byte { return appendCall(b, "ActedBy", d.ids...) }
+
+func (d actedBy) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
+	a := c.actor
+	return metIf(a != nil && (a.Issuer == "" || a.Issuer == c.issuer) && slices.Contains(d.ids, a.Subject), otherActor)
+}
+
 // HasClaim returns a rule that requires a claim to be one of the values, or an array of
 // strings that contains one. Values are compared byte by byte. Numbers and booleans
 // match nothing. With Logto, keep in mind that a claims script writes such claims. A name
@@ -253,24 +264,24 @@ func (d client) check(_ context.Context, c *claimSet, _ Request, _ asking) verdi
 // given, or the pointer is invalid.
 func HasClaim(name string, values ...string) Rule {
 	mustHaveValues("HasClaim", 2, append([]string{name}, values...)...)
-	parsed, err := parseClaim(name)
+	parsed, err := claim.ParseName(name)
 	if err != nil {
 		panic(fmt.Sprintf("m2mauth: %s: %v", appendCall(nil, "HasClaim", append([]string{name}, values...)...), err))
 	}
-	return Rule{demand: claim{name: parsed, values: slices.Clone(values)}}
+	return Rule{demand: hasClaim{name: parsed, values: slices.Clone(values)}}
 }
 
-type claim struct {
+type hasClaim struct {
 	noScopes
-	name   claimName
+	name   claim.Name
 	values []string
 }
 
-func (d claim) appendText(b []byte) []byte {
-	return appendCall(b, "HasClaim", append([]string{d.name.text}, d.values...)...)
+func (d hasClaim) appendText(b []byte) []byte {
+	return appendCall(b, "HasClaim", append([]string{d.name.String()}, d.values...)...)
 }
 
-func (d claim) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
+func (d hasClaim) check(_ context.Context, c *claimSet, _ Request, _ asking) verdict {
 	return metIf(c.hasAny(d.name, d.values), otherClaim)
 }
 
@@ -303,7 +314,7 @@ func OrganizationPath(wildcard string) Rule {
 func OrganizationHeader(field string) Rule {
 	mustHaveValues("OrganizationHeader", 1, field)
 	name := string(appendCall(nil, "OrganizationHeader", field))
-	if span(field, &schemeChars) != len(field) || slices.Contains(unusableHeaders, http.CanonicalHeaderKey(field)) {
+	if !ascii.IsToken(field) || slices.Contains(unusableHeaders, http.CanonicalHeaderKey(field)) {
 		panic(fmt.Sprintf("m2mauth: %s: no header field of that name can bring an organization; use one such as X-Organization", name))
 	}
 	return organizationRule(name, func(r Request) (string, error) {
@@ -449,11 +460,11 @@ func ruleOf(d demand, parts []Rule) Rule {
 
 type allOf []demand
 
-func (d allOf) appendText(b []byte) []byte { return appendParts(b, "AllOf(", d) }
+func (d allOf) appendText(b []byte) []byte { return appendParts(b, "AllOf", d) }
 
-func (d allOf) appendScopes(names *scopeList) (some bool) {
+func (d allOf) appendScopes(names *scope.List, p *scope.Policy) (some bool) {
 	for _, part := range d {
-		some = part.appendScopes(names) || some
+		some = part.appendScopes(names, p) || some
 	}
 	return some
 }
@@ -484,21 +495,21 @@ func (d allOf) check(ctx context.Context, c *claimSet, r Request, ask asking) ve
 
 type anyOf []demand
 
-func (d anyOf) appendText(b []byte) []byte { return appendParts(b, "AnyOf(", d) }
+func (d anyOf) appendText(b []byte) []byte { return appendParts(b, "AnyOf", d) }
 
-func (d anyOf) appendScopes(names *scopeList) bool {
-	if p := names.policy; p != nil && len(p.implied) > 0 {
+func (d anyOf) appendScopes(names *scope.List, p *scope.Policy) bool {
+	if p.IncludesAny() {
 		var least []string
 		for _, part := range d {
-			list := scopeList{policy: p}
-			if part.appendScopes(&list); len(list.names) > 0 && (least == nil || p.coversAll(least, list.names)) {
-				least = list.names
+			var list scope.List
+			if part.appendScopes(&list, p); len(list.Names) > 0 && (least == nil || p.CoversAll(least, list.Names)) {
+				least = list.Names
 			}
 		}
-		names.add(least)
+		names.Add(least...)
 		return least != nil
 	}
-	return slices.ContainsFunc(d, func(part demand) bool { return part.appendScopes(names) })
+	return slices.ContainsFunc(d, func(part demand) bool { return part.appendScopes(names, p) })
 }
 
 // check continues after a part that is met but not bound if the token is limited to an
@@ -550,23 +561,20 @@ func (r Rule) String() string {
 }
 
 func appendParts(b []byte, call string, parts []demand) []byte {
-	b = append(b, call...)
-	for i, part := range parts {
-		if i > 0 {
-			b = append(b, ", "...)
-		}
-		b = part.appendText(b)
-	}
-	return append(b, ')')
+	return appendList(b, call, parts, func(b []byte, part demand) []byte { return part.appendText(b) })
 }
 
 func appendCall(b []byte, call string, arguments ...string) []byte {
+	return appendList(b, call, arguments, strconv.AppendQuote)
+}
+
+func appendList[T any](b []byte, call string, list []T, appendOne func([]byte, T) []byte) []byte {
 	b = append(append(b, call...), '(')
-	for i, argument := range arguments {
+	for i, one := range list {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
-		b = strconv.AppendQuote(b, argument)
+		b = appendOne(b, one)
 	}
 	return append(b, ')')
 }

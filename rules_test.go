@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -33,9 +34,9 @@ func TestEveryRuleWithEveryToken(t *testing.T) {
 		{AppID: "two", Claims: map[string]any{"tier": 1}},
 		{AppID: "two", Scopes: []string{""}},
 		{AppID: "web", Scopes: []string{"a"}, Claims: user},
-		{AppID: "web", Claims: user},
+		{AppID: "web", Claims: acting(user, map[string]any{"sub": "agent", "act": map[string]any{"sub": "other"}})},
 
-		{AppID: "one", Scopes: []string{"a", "b"}, OrganizationID: "acme", Claims: map[string]any{"tier": "gold"}},
+		{AppID: "one", Scopes: []string{"a", "b"}, OrganizationID: "acme", Claims: acting(map[string]any{"tier": "gold"}, map[string]any{"sub": "agent"})},
 		{AppID: "one", Scopes: []string{"b"}, OrganizationID: "acme"},
 		{AppID: "one", OrganizationID: "acme"},
 		{AppID: "web", Scopes: []string{"a"}, OrganizationID: "acme", Claims: user},
@@ -66,6 +67,11 @@ func TestEveryRuleWithEveryToken(t *testing.T) {
 		{m2mauth.ClientID("one"), "..fff ff ffff ff f"},
 		{m2mauth.ClientID("web", "two"), "ff... .. ffff ff f"},
 		{m2mauth.ClientID("ONE"), "fffff ff ffff ff f"},
+		{m2mauth.ActedBy("agent"), "fffff f. ffff ff f"},
+		{m2mauth.ActedBy("none", "agent"), "fffff f. ffff ff f"},
+		{m2mauth.ActedBy("other"), "fffff ff ffff ff f"}, // it acted before
+		{m2mauth.ActedBy("web", "alice", "one"), "fffff ff ffff ff f"},
+		{m2mauth.HasClaim("/act/sub", "agent"), "fffff f. ffff ff f"},
 		{m2mauth.HasClaim("tier", "gold"), ".ffff .. ffff ff f"},
 		{m2mauth.HasClaim("tier", "platinum", "silver"), "fffff .. ffff ff f"},
 		{m2mauth.HasClaim("tier", "1"), "fffff ff ffff ff f"},
@@ -81,6 +87,8 @@ func TestEveryRuleWithEveryToken(t *testing.T) {
 		{m2mauth.Organization(func(m2mauth.Request) string { return "" }), "fffff ff ffff ff f"},
 
 		// A token limited to an organization passes only by a part that compared it.
+		{all(acme, m2mauth.ActedBy("agent")), "fffff ff .fff ff f"},
+		{some(acme, m2mauth.ActedBy("agent")), "fffff f. .... ff f"},
 		{all(acme, a), "fsfss fs .ss. fs f"},
 		{all(a, acme), "fsfss fs .ss. fs f"},
 		{some(all(acme, a), b), "s..ss ss .fs. fs f"},
@@ -126,6 +134,55 @@ func TestEveryRuleWithEveryToken(t *testing.T) {
 	}
 }
 
+// acting returns claims with act added.
+func acting(claims, act map[string]any) map[string]any {
+	if claims = maps.Clone(claims); claims == nil {
+		claims = make(map[string]any)
+	}
+	claims["act"] = act
+	return claims
+}
+
+// RFC 8693 §4.1 lets access depend on the current actor alone. Its sub says who it is.
+func TestActedByAsksForTheCurrentActorsSubject(t *testing.T) {
+	t.Parallel()
+	issuer := m2mauthtest.NewIssuer()
+	guard := testguard.Quiet(t, issuer)
+	type act = map[string]any
+	for _, test := range []struct {
+		name string
+		act  any // nil: none
+		want error
+	}{
+		{"the actor", act{"sub": "agent"}, nil},
+		{"another of two", act{"sub": "helper"}, nil},
+		{"no actor", nil, m2mauth.ErrForbidden},
+		{"another actor", act{"sub": "intruder"}, m2mauth.ErrForbidden},
+		{"another letter case", act{"sub": "Agent"}, m2mauth.ErrForbidden},
+		{"white space around", act{"sub": "agent "}, m2mauth.ErrForbidden},
+		{"one that begins so", act{"sub": "agents"}, m2mauth.ErrForbidden},
+		{"the actor, on behalf of another", act{"sub": "agent", "act": act{"sub": "intruder"}}, nil},
+		{"a prior actor", act{"sub": "intruder", "act": act{"sub": "agent"}}, m2mauth.ErrForbidden},
+		{"the actor's client", act{"sub": "intruder", "client_id": "agent"}, m2mauth.ErrForbidden},
+		{"the actor by another client", act{"sub": "agent", "client_id": "intruder"}, nil},
+		{"the actor of this issuer", act{"sub": "agent", "iss": "https://issuer.test/oidc"}, nil},
+		{"an actor of another issuer", act{"sub": "agent", "iss": "https://issuer.test/oidc/"}, m2mauth.ErrForbidden},
+		{"times that have no meaning there", act{"sub": "agent", "exp": 1, "nbf": "tomorrow"}, nil},
+		{"a malformed act", act{"sub": []string{"agent"}}, m2mauth.ErrClaims},
+		{"an act that is no object", "agent", m2mauth.ErrClaims},
+	} {
+		claims := map[string]any{"sub": "alice"}
+		if test.act != nil {
+			claims["act"] = test.act
+		}
+		r := testguard.RequestWith("Bearer " + issuer.Sign(m2mauthtest.Token{Audience: testguard.Shop, Claims: claims}))
+		for range 2 { // what is remembered too
+			_, err := guard.Check(r, m2mauth.ActedBy("agent", "helper"))
+			require.ErrorIs(t, err, test.want, test.name)
+		}
+	}
+}
+
 func TestARuleSaysWhyItRefuses(t *testing.T) {
 	t.Parallel()
 	issuer := m2mauthtest.NewIssuer()
@@ -151,6 +208,8 @@ func TestARuleSaysWhyItRefuses(t *testing.T) {
 		{"a scope among the reasons", m2mauth.AllOf(m2mauth.UserToken(), a), m2mauthtest.Token{Scopes: []string{"x"}}, m2mauth.ErrScope, []string{"a"}, "lacks a scope", ""},
 		{"the kind alone", m2mauth.AllOf(m2mauth.UserToken(), a), m2mauthtest.Token{Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "wrong kind", "rule=AllOf(UserToken(), AllScopes(a))"},
 		{"the client alone", m2mauth.AllOf(a, m2mauth.ClientID("x")), m2mauthtest.Token{AppID: "y", Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "client", "client_id=y"},
+		{"the actor alone", m2mauth.AllOf(a, m2mauth.ActedBy("x")), m2mauthtest.Token{AppID: "x", Scopes: []string{"a"}, Claims: acting(nil, map[string]any{"sub": "y"})},
+			m2mauth.ErrForbidden, nil, "the party that acts with the token (act)", "actor=y"},
 		{"a claim alone", m2mauth.AllOf(a, m2mauth.HasClaim("tier", "gold")), m2mauthtest.Token{Scopes: []string{"a"}}, m2mauth.ErrForbidden, nil, "claim", ""},
 		{"the organization alone", m2mauth.AllOf(a, m2mauth.OrganizationPath("org")), m2mauthtest.Token{Scopes: []string{"a"}, OrganizationID: "globex"},
 			m2mauth.ErrForbidden, nil, "not for the organization", "organization_id=globex"},
@@ -299,6 +358,8 @@ func TestMistakesInRulesPanic(t *testing.T) {
 		{`AllOf(MachineToken(), UserToken()): no token can meet this`, func() { m2mauth.AnyOf(a, m2mauth.AllOf(m2mauth.MachineToken(), m2mauth.UserToken())) }},
 		{`ClientID(): nothing given`, func() { m2mauth.ClientID() }},
 		{`ClientID("x", ""): nothing given, or something empty`, func() { m2mauth.ClientID("x", "") }},
+		{`ActedBy(): nothing given`, func() { m2mauth.ActedBy() }},
+		{`ActedBy("x", ""): nothing given, or something empty`, func() { m2mauth.ActedBy("x", "") }},
 		{`HasClaim("tier"): nothing given`, func() { m2mauth.HasClaim("tier") }},
 		{`HasClaim("tier", ""): nothing given, or something empty`, func() { m2mauth.HasClaim("tier", "") }},
 		{`HasClaim("", "gold"): nothing given, or something empty`, func() { m2mauth.HasClaim("", "gold") }},
@@ -352,12 +413,12 @@ func TestRuleIsPrintedAsItIsWritten(t *testing.T) {
 	rule := m2mauth.Optional(m2mauth.AnyOf(
 		m2mauth.AllOf(m2mauth.Custom("stock", none), m2mauth.OrganizationPath("org"), m2mauth.AllScopes("a", "b")),
 		m2mauth.AllOf(m2mauth.MachineToken(), m2mauth.ClientID("x", "y"), m2mauth.HasClaim("tier", "gold", "silver")),
-		m2mauth.AllOf(m2mauth.UserToken(), m2mauth.OrganizationHeader("X-Org")),
+		m2mauth.AllOf(m2mauth.UserToken(), m2mauth.OrganizationHeader("X-Org"), m2mauth.ActedBy("agent", "é")),
 		m2mauth.Organization(func(m2mauth.Request) string { return "" }),
 	))
 	assert.Equal(t, `Optional(AnyOf(AllOf(Custom("stock"), OrganizationPath("org"), AllScopes("a", "b")), `+
 		`AllOf(MachineToken(), ClientID("x", "y"), HasClaim("tier", "gold", "silver")), `+
-		`AllOf(UserToken(), OrganizationHeader("X-Org")), Organization(func)))`, rule.String())
+		`AllOf(UserToken(), OrganizationHeader("X-Org"), ActedBy("agent", "é")), Organization(func)))`, rule.String())
 }
 
 // TestClaimsOfARuleAreReadByManyRequests has several rules ask the same token at once.
@@ -386,10 +447,10 @@ func TestClaimsOfARuleAreReadByManyRequests(t *testing.T) {
 func TestARuleIsNotChangedThroughWhatItWasMadeOf(t *testing.T) {
 	t.Parallel()
 	clients, values := []string{"x"}, []string{"gold"}
-	parts := []m2mauth.Rule{m2mauth.ClientID(clients...), m2mauth.HasClaim("tier", values...)}
+	parts := []m2mauth.Rule{m2mauth.ClientID(clients...), m2mauth.ActedBy(clients...), m2mauth.HasClaim("tier", values...)}
 	rule := m2mauth.AllOf(parts...)
 	clients[0], values[0], parts[0] = "changed", "changed", m2mauth.AnyToken()
-	assert.Equal(t, `AllOf(ClientID("x"), HasClaim("tier", "gold"))`, rule.String())
+	assert.Equal(t, `AllOf(ClientID("x"), ActedBy("x"), HasClaim("tier", "gold"))`, rule.String())
 }
 
 // Names and values that rules give are compared byte by byte, never by letter case.

@@ -2,24 +2,21 @@ package m2mauth
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/m2mauth/m2mauth/internal/claim"
 	"github.com/m2mauth/m2mauth/internal/setting"
 )
 
@@ -107,19 +104,19 @@ func TestEveryFieldOfConfigIsASettingOrForCodeAlone(t *testing.T) {
 	var forCodeAlone []string
 	for i, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
 		at := reflect.ValueOf(&config).Elem().Field(i).Addr().Pointer()
-		n := slices.IndexFunc(settings, func(v envField) bool { return reflect.ValueOf(v.field).Pointer() == at })
+		n := slices.IndexFunc(settings, func(v setting.Variable) bool { return reflect.ValueOf(v.Field).Pointer() == at })
 		require.NotEqual(t, -1, n, "Config.%s is not in the table of variables", field.Name)
 		name := strings.NewReplacer("JWKS", "Jwks", "HTTP", "Http").Replace(field.Name)
 		name = regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(name, "${1}_$2")
-		assert.Equal(t, strings.ToUpper(name), settings[n].name, "the variable of Config.%s", field.Name)
-		assert.False(t, setting.OfKubernetes.MatchString(settings[n].name), "%s would be taken for a Service's", settings[n].name)
-		if setting.Parse(settings[n].field, "") == setting.InCodeAlone {
+		assert.Equal(t, strings.ToUpper(name), settings[n].Name, "the variable of Config.%s", field.Name)
+		assert.False(t, setting.OfKubernetes.MatchString(settings[n].Name), "%s would be taken for a Service's", settings[n].Name)
+		if setting.Parse(settings[n].Field, "") == setting.InCodeAlone {
 			forCodeAlone = append(forCodeAlone, field.Name)
 		}
 		settings = slices.Delete(settings, n, n+1)
 	}
 	assert.Empty(t, settings, "twice in the table")
-	assert.Equal(t, []string{"QueueKey", "HTTPClient", "Logger", "ErrorHandler", "IsMachine", "OnDecision"}, forCodeAlone)
+	assert.Equal(t, []string{"QueueKey", "HTTPClient", "Logger", "ErrorHandler", "IsMachine", "Revoked", "OnDecision"}, forCodeAlone)
 }
 
 func TestMistakesInTheEnvironmentAreToldInTheseWords(t *testing.T) {
@@ -181,34 +178,6 @@ func TestMistakesInTheEnvironmentAreToldInTheseWords(t *testing.T) {
 	}
 }
 
-func TestParsedTexts(t *testing.T) {
-	t.Parallel()
-	const (
-		named = "must be written as name=value value;name=value, with each name once, and a value for each"
-		date  = "must be a time as RFC 3339 writes it, such as 2026-12-31T18:00:00Z"
-	)
-	for text, want := range map[string]map[string][]string{
-		"a=b c;d=e": {"a": {"b", "c"}, "d": {"e"}},
-		" write:products = read:products  list ; ;/repo/owner_id=1;": {"write:products": {"read:products", "list"}, "/repo/owner_id": {"1"}},
-		"sub=system:serviceaccount:shop:cart":                        {"sub": {"system:serviceaccount:shop:cart"}},
-		"a=b=c":                                                      {"a": {"b=c"}},
-	} {
-		var got map[string][]string
-		assert.Empty(t, setting.Parse(&got, text), "%q", text)
-		assert.Equal(t, want, got, "%q", text)
-	}
-	for _, text := range []string{"", ";", "a", "a=", "=b", "a= ", "a=b;a=c", "a=b;c", "a b=c", "a=b, c=d;e"} {
-		var got map[string][]string
-		assert.Equal(t, named, setting.Parse(&got, text), "%q", text)
-	}
-	var at time.Time
-	assert.Empty(t, setting.Parse(&at, "2026-12-31T18:00:00+01:00"))
-	assert.True(t, at.Equal(time.Date(2026, 12, 31, 17, 0, 0, 0, time.UTC)))
-	for _, text := range []string{"", "2026-12-31", "2026-12-31T18:00:00", "2026-12-31 18:00:00Z", "tomorrow"} {
-		assert.Equal(t, date, setting.Parse(&at, text), "%q", text)
-	}
-}
-
 func TestAllMistakesInTheEnvironmentAreToldAtOnce(t *testing.T) {
 	t.Parallel()
 	_, _, err := configFrom("M2MAUTH_", environ(map[string]string{
@@ -226,23 +195,6 @@ func TestAllMistakesInTheEnvironmentAreToldAtOnce(t *testing.T) {
 	assert.NotContains(t, err.Error(), "hunter2")
 }
 
-// Kubernetes writes these into every container of a namespace that has Services
-// named m2mauth, m2mauth-gateway and m2mauth-demo.
-func TestVariablesOfKubernetesServicesAreNoMistakes(t *testing.T) {
-	t.Parallel()
-	for _, service := range []string{"", "GATEWAY_", "DEMO_", "2_"} {
-		for _, name := range []string{
-			"SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "SERVICE_PORT_HTTP_ADMIN", "PORT", "PORT_80_TCP", "PORT_80_TCP_PROTO",
-			"PORT_80_TCP_PORT", "PORT_80_TCP_ADDR", "PORT_53_UDP", "PORT_53_UDP_ADDR", "PORT_7_SCTP_PROTO",
-		} {
-			_, _, err := configFrom("M2MAUTH_", []string{"M2MAUTH_" + service + name + "=tcp://10.0.0.11:80"})
-			assert.NoError(t, err)
-		}
-	}
-	_, _, err := configFrom("SHOP_", []string{"SHOP_SERVICE_HOST=10.0.0.11", "SHOP_PORT_80_TCP=tcp://10.0.0.11:80"})
-	assert.NoError(t, err)
-}
-
 func TestTheGatewaysVariablesAreNoMistakes(t *testing.T) {
 	t.Parallel()
 	_, _, err := configFrom("M2MAUTH_", []string{"M2MAUTH_GATEWAY_RULES=rules.txt", "M2MAUTH_GATEWAY_=x"})
@@ -257,14 +209,14 @@ func TestAnEmptyVariableIsAsIfItWereNotSet(t *testing.T) {
 	t.Parallel()
 	var config Config
 	for _, v := range config.settings() {
-		got, weakened, err := configFrom("M2MAUTH_", []string{"M2MAUTH_" + v.name + "="})
-		assert.Zero(t, got, v.name)
-		assert.Empty(t, weakened, v.name)
-		if v.narrows {
-			assert.Error(t, err, "%s: whoever sets it wants less to be accepted than by default", v.name)
+		got, weakened, err := configFrom("M2MAUTH_", []string{"M2MAUTH_" + v.Name + "="})
+		assert.Zero(t, got, v.Name)
+		assert.Empty(t, weakened, v.Name)
+		if v.Narrows {
+			assert.Error(t, err, "%s: whoever sets it wants less to be accepted than by default", v.Name)
 			continue
 		}
-		assert.NoError(t, err, v.name)
+		assert.NoError(t, err, v.Name)
 	}
 }
 
@@ -308,8 +260,8 @@ func TestWhatWeakensTheProtectionIsLoggedAtWarn(t *testing.T) {
 		assert.Empty(t, weakened, name)
 	}
 	for _, v := range new(Config).settings() {
-		if strings.HasPrefix(v.name, "INSECURE_") {
-			assert.Contains(t, weak, v.name)
+		if strings.HasPrefix(v.Name, "INSECURE_") {
+			assert.Contains(t, weak, v.Name)
 		}
 	}
 
@@ -338,7 +290,7 @@ func TestWhatWeakensTheProtectionIsLoggedAtWarn(t *testing.T) {
 func FuzzConfigFromEnv(f *testing.F) {
 	for _, v := range new(Config).settings() {
 		for _, value := range []string{"", "a,b", "90s", "-1", "true", "a=b c;d=e", "2026-12-31T18:00:00Z", "none", `{"keys":[]}`} {
-			f.Add(v.name, value)
+			f.Add(v.Name, value)
 		}
 	}
 	f.Add("SERVICE_PORT_HTTP", "80")
@@ -357,12 +309,12 @@ func FuzzConfigFromEnv(f *testing.F) {
 			return
 		}
 		settings := config.settings()
-		n := slices.IndexFunc(settings, func(v envField) bool { return v.name == name })
+		n := slices.IndexFunc(settings, func(v setting.Variable) bool { return v.Name == name })
 		if n < 0 {
 			assert.Zero(t, config)
 			return
 		}
-		again, _, err := configFrom("P_", []string{"P_" + name + "=" + written(settings[n].field)})
+		again, _, err := configFrom("P_", []string{"P_" + name + "=" + written(settings[n].Field)})
 		require.NoError(t, err)
 		assert.Equal(t, config, again)
 	})
@@ -427,9 +379,9 @@ func TestThePageOfTheEnvironmentHasEverySetting(t *testing.T) {
 	for i, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
 		at := reflect.ValueOf(&config).Elem().Field(i).Addr()
 		for _, v := range config.settings() {
-			if reflect.ValueOf(v.field).Pointer() == at.Pointer() && setting.Parse(v.field, "") != setting.InCodeAlone {
-				want = append(want, v.name+" "+field.Name+" "+written[at.Type().String()])
-			} else if reflect.ValueOf(v.field).Pointer() == at.Pointer() {
+			if reflect.ValueOf(v.Field).Pointer() == at.Pointer() && setting.Parse(v.Field, "") != setting.InCodeAlone {
+				want = append(want, v.Name+" "+field.Name+" "+written[at.Type().String()])
+			} else if reflect.ValueOf(v.Field).Pointer() == at.Pointer() {
 				forCodeAlone = append(forCodeAlone, field.Name)
 			}
 		}
@@ -440,9 +392,9 @@ func TestThePageOfTheEnvironmentHasEverySetting(t *testing.T) {
 		assert.Contains(t, string(page), "\n| `"+words+"` |")
 	}
 	for _, s := range config.settings() {
-		row := regexp.MustCompile("(?m)^\\| `M2MAUTH_" + s.name + "` .*$").FindString(string(page))
-		assert.Equal(t, s.weakens != nil, strings.Contains(row, "warns"), s.name)
-		assert.Equal(t, s.narrows, strings.Contains(row, "must not be empty"), s.name)
+		row := regexp.MustCompile("(?m)^\\| `M2MAUTH_" + s.Name + "` .*$").FindString(string(page))
+		assert.Equal(t, s.Weakens != nil, strings.Contains(row, "warns"), s.Name)
+		assert.Equal(t, s.Narrows, strings.Contains(row, "must not be empty"), s.Name)
 	}
 }
 
@@ -528,19 +480,6 @@ func TestMistakesInSettingsOfClaims(t *testing.T) {
 	}
 }
 
-// A pointer to a member of the token is the member's name, so that no check on
-// names can be avoided.
-func TestAPointerToAMemberIsItsName(t *testing.T) {
-	t.Parallel()
-	for name, want := range map[string]string{
-		"scope": "scope", "/scope": "scope", "/a~0b": "a~b", "a/b": "a/b", "/a~1b": "a/b", "/~1a": "/~1a", "/a/b~1c": "/a/b~1c", "~1": "~1", "/~01": "~1",
-	} {
-		claim, err := parseClaim(name)
-		require.NoError(t, err, name)
-		assert.Equal(t, want, claim.text, name)
-	}
-}
-
 func TestNewCopiesEveryMap(t *testing.T) {
 	t.Parallel()
 	config := goodConfig()
@@ -554,121 +493,11 @@ func TestNewCopiesEveryMap(t *testing.T) {
 	assert.Equal(t, map[string][]string{"write": {"read"}}, checked.ImpliedScopes)
 }
 
-func named(claim string) claimName { return claimNames([]string{claim})[0] }
-
-// lineCounter is a [slog.Handler] that counts lines by how they begin.
-type lineCounter struct{ begun, soon, ended atomic.Int32 }
-
-func (*lineCounter) Enabled(context.Context, slog.Level) bool { return true }
-func (l *lineCounter) WithAttrs([]slog.Attr) slog.Handler     { return l }
-func (l *lineCounter) WithGroup(string) slog.Handler          { return l }
-
-func (l *lineCounter) Handle(_ context.Context, r slog.Record) error {
-	switch {
-	case strings.Contains(r.Message, "ends soon"):
-		l.soon.Add(1)
-	case strings.Contains(r.Message, "has ended"):
-		l.ended.Add(1)
-	default:
-		l.begun.Add(1)
-	}
-	return nil
-}
-
-// The model of a dry run: it is over when somebody looks at the end or after it, or 90
-// days on, by either clock; and what is over stays so. Both clocks move at random: the
-// wall clock goes on, jumps ahead and back; the monotonic one only goes on.
-func TestNoClockBringsADryRunBack(t *testing.T) {
+func TestWithoutADateThereIsNoDryRun(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	within := func(most time.Duration) time.Duration { return time.Duration(random.Int64N(int64(most))) }
-	const day = 24 * time.Hour
-	ended, late := 0, 0
-	for range 2000 {
-		lines := new(lineCounter)
-		made := time.Now()
-		length := within(maxReportOnly) + 1
-		d := newDryRun(made, made.Add(length), func() *slog.Logger { return slog.New(lines) })
-		var wall, monotonic time.Duration // since made
-		fewest, warned := 3, 0
-		over := false
-		for range 30 {
-			switch step := within(10 * day); random.IntN(4) {
-			case 0:
-				wall += step
-			case 1:
-				wall -= step
-			case 2: // a machine that sleeps
-				wall, monotonic = wall+step, monotonic+step/4
-			default:
-				wall, monotonic = wall+step, monotonic+step
-			}
-			if random.IntN(3) == 0 {
-				continue // nobody looks
-			}
-			over = over || wall >= length || monotonic >= maxReportOnly
-			if over && wall < length {
-				late++
-			}
-			if days := int((length - wall) / day); !over && days < fewest {
-				fewest, warned = days, warned+1
-			}
-			require.Equal(t, !over, d.underWay(later(made, wall, monotonic)), "%v of %v by the wall, %v by the monotonic clock", wall, length, monotonic)
-		}
-		assert.EqualValues(t, 1, lines.begun.Load())
-		assert.EqualValues(t, warned, lines.soon.Load())
-		assert.LessOrEqual(t, warned, 3)
-		if over {
-			ended++
-		}
-		assert.Equal(t, over, lines.ended.Load() == 1)
-	}
-	assert.Greater(t, ended, 500)
-	assert.Greater(t, late, 100, "looks after the clock was set back behind the end")
+	assert.Nil(t, newDryRun(time.Now(), time.Time{}, nil))
 }
 
-func TestADryRunThatIsOverAtNewStaysSo(t *testing.T) {
-	t.Parallel()
-	lines := new(lineCounter)
-	made := time.Now()
-	d := newDryRun(made, made.Add(-time.Hour), func() *slog.Logger { return slog.New(lines) })
-	assert.False(t, d.underWay(later(made, -2*time.Hour, 0)))
-	assert.False(t, d.underWay(made))
-	assert.EqualValues(t, 1, lines.begun.Load())
-	assert.Zero(t, lines.ended.Load(), "New told it")
-	assert.Nil(t, newDryRun(made, time.Time{}, nil))
-}
+var usualClaims = claim.Sought{Scopes: claim.Names("scope"), Clients: claim.Names("client_id"), Organizations: claim.Names("organization_id")}
 
-func TestADryRunEndsAfter90DaysWhateverTheWallClockSays(t *testing.T) {
-	t.Parallel()
-	made := time.Now()
-	for name, wall := range map[string]time.Duration{"it stands": 0, "it was set back": -time.Hour, "it is slow": maxReportOnly / 2} {
-		d := newDryRun(made, made.Add(maxReportOnly), func() *slog.Logger { return slog.New(slog.DiscardHandler) })
-		assert.True(t, d.underWay(later(made, wall, maxReportOnly-1)), name)
-		assert.False(t, d.underWay(later(made, wall, maxReportOnly)), name)
-		assert.False(t, d.underWay(later(made, wall, 0)), name)
-	}
-}
-
-func TestADryRunEndsOnceForAllWhoLook(t *testing.T) {
-	t.Parallel()
-	lines := new(lineCounter)
-	made := time.Now()
-	d := newDryRun(made, made.Add(time.Hour), func() *slog.Logger { return slog.New(lines) })
-	var all sync.WaitGroup
-	for i := range 8 {
-		all.Go(func() {
-			for n := range 1000 {
-				d.underWay(later(made, time.Duration(n)*time.Minute, 0))
-				if n >= 60 { // it has seen the end
-					assert.False(t, d.underWay(later(made, -time.Duration(i)*time.Hour, 0)))
-				}
-			}
-		})
-	}
-	all.Wait()
-	assert.EqualValues(t, 1, lines.soon.Load())
-	assert.EqualValues(t, 1, lines.ended.Load())
-}
+func named(name string) claim.Name { return claim.Names(name)[0] }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/m2mauth/m2mauth/internal/clock"
 )
 
 // KeyState says how old the issuer's keys are.
@@ -54,12 +56,9 @@ func (g *Guard) Stats() (s Stats) {
 	if !g.ready() {
 		return s
 	}
-	for i := range g.tokens.shards {
-		s.Evicted += g.tokens.shards[i].evicted.Load()
-	}
-	admitted := g.admission.Stats()
+	cached, admitted := g.tokens.Stats(), g.admission.Stats()
+	s.Hits, s.Misses, s.Evicted = cached.Hits, cached.Misses, cached.Evicted
 	s.Shared, s.Waited, s.Refused = admitted.Shared, admitted.Waited, admitted.Refused
-	s.Hits, s.Misses = g.tokens.lookups.sum()
 	s.WouldRefuse = g.wouldRefuse.Load()
 	return s
 }
@@ -95,16 +94,16 @@ func (k *keySource) status(now time.Time) KeyStatus {
 	defer k.mu.Unlock()
 	s := KeyStatus{
 		State:       KeysNone,
-		CoolingDown: !reached(now, k.pausedUntil),
-		NextRefresh: k.nextTry,
-		Fetches:     k.fetches,
-		Failures:    k.failures,
+		CoolingDown: k.unknown.Paused(now),
+		NextRefresh: k.history.Next,
+		Fetches:     k.history.Begun,
+		Failures:    k.history.Failures,
 	}
-	if k.lastErr != nil {
-		s.LastError = k.lastErr.Error()
+	if k.history.Err != nil {
+		s.LastError = k.history.Err.Error()
 	}
 	set := k.current.Load()
-	if set == nil {
+	if set.Set == nil {
 		return s
 	}
 	for _, key := range set.Keys {
@@ -121,6 +120,6 @@ func (k *keySource) status(now time.Time) KeyStatus {
 		s.NextRefresh = set.refreshAt
 	}
 	s.LastSuccess = set.fetched
-	s.Age = age(now, s.LastSuccess)
+	s.Age = clock.Age(now, s.LastSuccess)
 	return s
 }

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,23 +24,46 @@ import (
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
-// streamLeeway is the Config.Leeway of a guard whose answers go on.
+// streamLeeway is the Config.Leeway of the guards here.
 const streamLeeway = 30 * time.Second
 
-// whileValid is for answers that go on, such as server-sent events. Their context
-// ends, with ErrExpired as its cause, when the guard would no longer accept the
-// token. That is exp and the leeway: at exp alone, the answer to a token that was
-// accepted within the leeway would end before it began.
-func whileValid(next http.Handler) http.Handler {
+// whileAccepted returns a context that ends when the guard no longer accepts the token,
+// and the guard's error as its cause. It goes on with claims of later tokens that come
+// over renewed, which may be nil.
+func whileAccepted(ctx context.Context, guard *m2mauth.Guard, claims m2mauth.Claims, renewed <-chan m2mauth.Claims) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	go func() {
+		for {
+			again, err := guard.Recheck(ctx, claims)
+			if err != nil {
+				end(err)
+				return
+			}
+			select {
+			case <-time.After(again):
+			case claims = <-renewed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { end(nil) }
+}
+
+// whileValid is for answers that go on, such as server-sent events. Their context ends
+// when the guard no longer accepts the token.
+func whileValid(guard *m2mauth.Guard, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := m2mauth.FromContext(r.Context())
-		end := claims.ExpiresAt().Add(streamLeeway)
-		ctx, cancel := context.WithDeadlineCause(r.Context(), end, m2mauth.ErrExpired)
-		defer cancel()
+		ctx, end := whileAccepted(r.Context(), guard, claims, nil)
+		defer end()
 
 		// The server's WriteTimeout would end the answer sooner, and no context ends
 		// the write to a caller that does not read.
-		_ = http.NewResponseController(w).SetWriteDeadline(end.Add(time.Second))
+		connection := http.NewResponseController(w)
+		_ = connection.SetWriteDeadline(time.Time{})
+		stop := context.AfterFunc(ctx, func() { _ = connection.SetWriteDeadline(time.Now().Add(time.Second)) })
+		defer stop()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
@@ -61,25 +86,28 @@ func events(feed <-chan string) http.Handler {
 			}
 			_ = connection.Flush()
 		}
-		if errors.Is(context.Cause(r.Context()), m2mauth.ErrExpired) { // otherwise the caller has gone
-			io.WriteString(w, "event: expired\ndata: call again with a new token\n\n")
+		var why *m2mauth.Error
+		if errors.As(context.Cause(r.Context()), &why) { // otherwise the caller has gone
+			fmt.Fprintf(w, "event: end\ndata: %s\n\n", why.Description)
 		}
 	})
 }
 
-// Server-sent events that end when the token expires. A guard decides when a request
-// arrives. It does not end a response that continues after the token has expired.
-func ExampleClaims_ExpiresAt() {
+// Server-sent events that end when the token expires or is revoked. A guard decides when
+// a request arrives. It does not end a response that goes on after that.
+func ExampleGuard_Recheck() {
 	issuer := m2mauthtest.NewIssuer()
 	config := issuer.Config("https://shopping.api")
-	config.Leeway = streamLeeway
+	config.Revoked = func(_ context.Context, claims m2mauth.Claims) (bool, error) {
+		return claims.ClientID() == "leaked", nil
+	}
 	guard, err := m2mauth.New(config)
 	if err != nil {
 		log.Fatal(err)
 	}
 	feed := make(chan string, 2)
 	mux := http.NewServeMux()
-	mux.Handle("GET /prices", guard.Require("read:prices")(whileValid(events(feed))))
+	mux.Handle("GET /prices", guard.Require("read:prices")(whileValid(guard, events(feed))))
 
 	feed <- "kettle 29.90"
 	feed <- "kettle 24.90"
@@ -98,13 +126,14 @@ func ExampleClaims_ExpiresAt() {
 // A conversation is what goes on after a request was let through, such as a
 // WebSocket: its caller may send a new token before the one in use ends.
 type conversation struct {
-	context.Context // ends with the token, and ErrExpired as its cause
+	context.Context // ends when the guard no longer accepts the latest token
+	close           context.CancelFunc
 
-	guard *m2mauth.Guard
-	rule  m2mauth.Rule
-	begun *http.Request
-	who   m2mauth.Claims
-	timer *time.Timer
+	guard   *m2mauth.Guard
+	rule    m2mauth.Rule
+	begun   *http.Request
+	who     m2mauth.Claims
+	renewed chan m2mauth.Claims
 }
 
 func converse(guard *m2mauth.Guard, rule m2mauth.Rule, r *http.Request) (*conversation, error) {
@@ -112,13 +141,9 @@ func converse(guard *m2mauth.Guard, rule m2mauth.Rule, r *http.Request) (*conver
 	if err != nil {
 		return nil, err
 	}
-	ctx, end := context.WithCancelCause(m2mauth.NewContext(r.Context(), claims))
-	timer := time.AfterFunc(lasts(claims), func() { end(m2mauth.ErrExpired) })
-	return &conversation{ctx, guard, rule, r, claims, timer}, nil
-}
-
-func lasts(claims m2mauth.Claims) time.Duration {
-	return time.Until(claims.ExpiresAt().Add(streamLeeway))
+	renewed := make(chan m2mauth.Claims)
+	ctx, end := whileAccepted(m2mauth.NewContext(r.Context(), claims), guard, claims, renewed)
+	return &conversation{ctx, end, guard, rule, r, claims, renewed}, nil
 }
 
 // renew takes a token that came as a message. It must pass what the first one
@@ -134,13 +159,17 @@ func (c *conversation) renew(token string) error {
 		claims.ClientID() != c.who.ClientID() || claims.OrganizationID() != c.who.OrganizationID() {
 		return errors.New("the new token is another caller's")
 	}
-	c.timer.Reset(lasts(claims)) // a context that has ended stays so
-	return nil
+	select {
+	case c.renewed <- claims:
+		return nil
+	case <-c.Done(): // what has ended stays so
+		return context.Cause(c)
+	}
 }
 
 // A connection on which the caller sends new tokens as messages, such as a WebSocket.
 // Check lets the request through before the upgrade. The connection's context ends when
-// the latest token expires.
+// the latest token expires or is revoked.
 func ExampleGuard_Check_renewed() {
 	issuer := m2mauthtest.NewIssuer()
 	config := issuer.Config("https://shopping.api")
@@ -156,6 +185,7 @@ func ExampleGuard_Check_renewed() {
 	if err != nil {
 		log.Fatal(err) // with a ResponseWriter: guard.WriteError(w, r, err)
 	}
+	defer c.close()
 	fmt.Println(c.renew(issuer.Token("https://shopping.api", "read:prices")))
 	fmt.Println(errors.Is(c.renew(issuer.Token("https://shopping.api")), m2mauth.ErrScope))
 	fmt.Println(c.renew(issuer.Sign(m2mauthtest.Token{AppID: "another", Audience: "https://shopping.api", Scopes: []string{"read:prices"}})))
@@ -175,6 +205,8 @@ type streamServer struct {
 	feed   chan string
 	conns  chan net.Conn
 	ended  chan error // why the context of the answer ended
+
+	revoked atomic.Bool
 }
 
 func (s *streamServer) Accept() (net.Conn, error) {
@@ -194,13 +226,15 @@ func streamBubble(t *testing.T, test func(*testing.T, *streamServer)) {
 		s := &streamServer{
 			issuer: m2mauthtest.NewIssuer(), feed: make(chan string), conns: make(chan net.Conn), ended: make(chan error, 1),
 		}
-		s.guard = streamGuard(t, s.issuer)
+		s.guard = streamGuard(t, s.issuer, func(c *m2mauth.Config) {
+			c.Revoked = func(context.Context, m2mauth.Claims) (bool, error) { return s.revoked.Load(), nil }
+		})
 		handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			events(s.feed).ServeHTTP(w, r)
 			s.ended <- context.Cause(r.Context())
 		})
 		server := &http.Server{
-			Handler:      s.guard.Require("read:prices")(whileValid(handler)),
+			Handler:      s.guard.Require("read:prices")(whileValid(s.guard, handler)),
 			ReadTimeout:  5 * time.Second,
 			WriteTimeout: 10 * time.Second,
 		}
@@ -225,13 +259,9 @@ func streamBubble(t *testing.T, test func(*testing.T, *streamServer)) {
 	})
 }
 
-func streamGuard(t *testing.T, issuer *m2mauthtest.Issuer) *m2mauth.Guard {
+func streamGuard(t *testing.T, issuer *m2mauthtest.Issuer, change ...func(*m2mauth.Config)) *m2mauth.Guard {
 	t.Helper()
-	config := issuer.Config(streamAudience)
-	config.Leeway = streamLeeway
-	guard, err := m2mauth.New(config)
-	require.NoError(t, err)
-	return guard
+	return testguard.Quiet(t, issuer, append(change, func(c *m2mauth.Config) { c.Leeway = streamLeeway })...)
 }
 
 func streamToken(issuer *m2mauthtest.Issuer, lifetime time.Duration) string {
@@ -252,7 +282,10 @@ func (s *streamServer) open(ctx context.Context, t *testing.T, lifetime time.Dur
 	return answer
 }
 
-const farewell = "event: expired\ndata: call again with a new token\n\n"
+const (
+	farewell      = "event: end\ndata: the token has expired: get a new one; if it is new, the clocks of the issuer and of this API differ\n\n"
+	farewellTaken = "event: end\ndata: the token has been revoked\n\n"
+)
 
 func TestAnIdleAnswerEndsWithItsToken(t *testing.T) {
 	t.Parallel()
@@ -333,15 +366,72 @@ func TestAnAnswerWhoseCallerLeavesDoesNotEndAsExpired(t *testing.T) {
 	})
 }
 
-func TestOnlyAnExpiredTokenIsSaidToHaveExpired(t *testing.T) {
+func TestOnlyWhatTheGuardSaysIsTheEndOfAnAnswer(t *testing.T) {
 	t.Parallel()
-	for cause, want := range map[error]string{m2mauth.ErrExpired: farewell, context.Canceled: "", http.ErrServerClosed: ""} {
+	said := &m2mauth.Error{Kind: m2mauth.ErrRevoked, Description: "the token has been revoked"}
+	for cause, want := range map[error]string{said: farewellTaken, context.Canceled: "", http.ErrServerClosed: ""} {
 		ctx, end := context.WithCancelCause(t.Context())
 		end(cause)
 		w := httptest.NewRecorder()
 		events(nil).ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/prices", nil))
 		assert.Equal(t, want, w.Body.String(), "%v", cause)
 	}
+}
+
+func TestAnAnswerEndsWhenItsTokenIsRevoked(t *testing.T) {
+	t.Parallel()
+	streamBubble(t, func(t *testing.T, s *streamServer) {
+		opened := time.Now()
+		answer := s.open(t.Context(), t, time.Hour)
+		time.AfterFunc(time.Minute+time.Millisecond, func() { s.revoked.Store(true) })
+		body, err := io.ReadAll(answer.Body)
+		require.NoError(t, err)
+		assert.Equal(t, farewellTaken, string(body))
+		assert.Equal(t, time.Minute+time.Second, time.Since(opened))
+		assert.ErrorIs(t, <-s.ended, m2mauth.ErrRevoked)
+	})
+}
+
+func TestAnAnswerThatNobodyReadsEndsWhenItsTokenIsRevoked(t *testing.T) {
+	t.Parallel()
+	streamBubble(t, func(t *testing.T, s *streamServer) {
+		opened := time.Now()
+		answer := s.open(t.Context(), t, time.Hour)
+		defer answer.Body.Close()
+		s.feed <- strings.Repeat("x", 1<<20)
+		time.AfterFunc(time.Minute+time.Millisecond, func() { s.revoked.Store(true) })
+		assert.ErrorIs(t, <-s.ended, m2mauth.ErrRevoked)
+		assert.Equal(t, time.Minute+2*time.Second, time.Since(opened))
+	})
+}
+
+func TestAConversationEndsWhenItsLatestTokenIsRevoked(t *testing.T) {
+	t.Parallel()
+	testguard.KeysBubble(t, func(t *testing.T) {
+		issuer := m2mauthtest.NewIssuer()
+		var revoked sync.Map // by jti
+		guard := streamGuard(t, issuer, func(c *m2mauth.Config) {
+			c.Revoked = func(_ context.Context, claims m2mauth.Claims) (bool, error) {
+				_, found := revoked.Load(claims.ID())
+				return found, nil
+			}
+		})
+		token := func(id string) string {
+			return issuer.Sign(m2mauthtest.Token{Audience: streamAudience, Claims: map[string]any{"jti": id}})
+		}
+		c, err := converse(guard, m2mauth.AnyToken(), streamRequest(token("first")))
+		require.NoError(t, err)
+		require.NoError(t, c.renew(token("second")))
+		revoked.Store("first", true)
+		time.Sleep(time.Minute)
+		require.NoError(t, c.Err(), "its latest token is another")
+		revoked.Store("second", true)
+		begin := time.Now()
+		<-c.Done()
+		assert.LessOrEqual(t, time.Since(begin), time.Second)
+		assert.ErrorIs(t, context.Cause(c), m2mauth.ErrRevoked)
+		assert.ErrorIs(t, c.renew(token("third")), m2mauth.ErrRevoked, "what has ended stays so")
+	})
 }
 
 func streamRequest(token string) *http.Request {
@@ -367,7 +457,7 @@ func TestAConversationLastsAsLongAsItsLastToken(t *testing.T) {
 		assert.Equal(t, 6*(time.Minute+streamLeeway)-5*time.Second, time.Since(begun))
 		assert.ErrorIs(t, context.Cause(c), m2mauth.ErrExpired)
 
-		_ = c.renew(streamToken(issuer, time.Hour))
+		assert.ErrorIs(t, c.renew(streamToken(issuer, time.Hour)), m2mauth.ErrExpired)
 		assert.Error(t, c.Err(), "what has ended stays so")
 	})
 }
@@ -428,6 +518,7 @@ func TestAConversationIsNotRenewedByAnothersToken(t *testing.T) {
 			t.Parallel()
 			c, err := converse(guard, m2mauth.AnyToken(), streamRequest(issuers[0].Sign(m2mauthtest.Token{AppID: "app", Audience: streamAudience})))
 			require.NoError(t, err)
+			defer c.close()
 			test.token.AppID, test.token.Audience = "app", streamAudience
 			err = c.renew(issuers[test.issuer].Sign(test.token))
 			assert.Equal(t, test.same, err == nil, "%v", err)

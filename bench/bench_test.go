@@ -74,6 +74,23 @@ func TestEveryContenderAcceptsGoodTokensAndRefusesBadOnes(t *testing.T) {
 }
 
 // The ring is as long in the benchmarks.
+// What is measured is what answers should be: a contender that answers otherwise is not
+// ready.
+func TestEveryContenderIsReadyForEveryWorkload(t *testing.T) {
+	t.Parallel()
+	fixture, err := NewFixture("ES256", 1000)
+	require.NoError(t, err)
+	for _, workload := range Workloads {
+		for _, name := range names() {
+			run, err := fixture.Prepare(name, workload)
+			require.NoError(t, err)
+			run.Stop()
+		}
+	}
+	_, err = fixture.Prepare(Ours, Workload{status: http.StatusOK, tokens: func(f *Fixture) []string { return f.forged }})
+	assert.Error(t, err)
+}
+
 func TestTokensOfTheFirstSeenWorkloadAreNeverRemembered(t *testing.T) {
 	t.Parallel()
 	fixture, err := NewFixture("EdDSA", 1024)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"unsafe"
 
 	"github.com/labstack/echo/v4"
 
@@ -31,22 +32,16 @@ import (
 // such as CORS, and before a route's own. What no route matches is echo's own to answer,
 // e.RouteNotFound included.
 //
-// A request whose method is changed after echo has looked for its route, as by
-// MethodOverride in e.Use, is refused for everybody: it runs the route of the first method.
-// Put such a middleware into e.Pre before Routes is called, and none before it that calls
-// c.SetRequest, or echo goes by the first method all the same.
+// A request whose method or path is not that by which echo has found its route is refused
+// for everybody, since the route that runs is another's. So change them in e.Pre alone, as
+// MethodOverride says, and not behind a middleware that calls c.SetRequest: echo looks for
+// the route of the request as it came in.
 func Routes(guard *m2mauth.Guard, e *echo.Echo, rules map[string]m2mauth.Rule, public ...string) error {
 	table, routes := routetable.New(guard, rules, public...), routesOf(e)
 	known := make(map[routetable.Route]bool)
 	for _, r := range routes {
 		known[r] = true
 	}
-	e.Pre(func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			c.Set(methodKey, c.Request().Method)
-			return next(c)
-		}
-	})
 	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			route := routetable.Route{Method: c.Request().Method, Path: c.Path()}
@@ -54,7 +49,7 @@ func Routes(guard *m2mauth.Guard, e *echo.Echo, rules map[string]m2mauth.Rule, p
 			switch {
 			case answersItself(c.Handler()):
 				return next(c)
-			case c.Get(methodKey) != route.Method: // whose rule it is cannot be told
+			case !isOfItsMethod(e, c): // whose rule it is cannot be told
 				rule, open = m2mauth.Rule{}, false
 			case !known[route] && !slices.Contains(routesOf(e), route) && isNotFound(e, route.Path):
 				return next(c)
@@ -68,9 +63,32 @@ func Routes(guard *m2mauth.Guard, e *echo.Echo, rules map[string]m2mauth.Rule, p
 	return table.Validate(routes...)
 }
 
-// methodKey is where the method is kept by which echo looks for the route: echo does not
-// say of which method the route is that it found.
-const methodKey = "echo4auth.method"
+// isOfItsMethod reports whether the route that runs is the one of the request's method. echo says
+// of which path it is, and not of which method, so it is asked for that method's once more.
+func isOfItsMethod(e *echo.Echo, c echo.Context) bool {
+	again := e.AcquireContext()
+	defer e.ReleaseContext(again)
+	again.Reset(c.Request(), nil)
+	finds := func(router *echo.Router) bool {
+		router.Find(c.Request().Method, echo.GetPath(c.Request()), again)
+		return again.Path() == c.Path() && again.Handler() != nil && same(again.Handler(), c.Handler())
+	}
+	if finds(e.Router()) {
+		return true
+	}
+	for _, router := range e.Routers() { // which of them it was, echo does not say either
+		if finds(router) {
+			return true
+		}
+	}
+	return false
+}
+
+// same reports whether both are one closure: echo makes one for each route, all of the same
+// code, which is all that package reflect tells of a function.
+func same(a, b echo.HandlerFunc) bool {
+	return *(*unsafe.Pointer)(unsafe.Pointer(&a)) == *(*unsafe.Pointer)(unsafe.Pointer(&b))
+}
 
 // options is echo's answer to OPTIONS of a path that has no such route.
 var options = func() uintptr {

@@ -113,14 +113,25 @@ func TestRoutesOfAChangedMethod(t *testing.T) {
 			return next(c)
 		}
 	}
+	// echo looks for the route of the request as it came in, not of this copy.
+	copied := func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			c.SetRequest(c.Request().WithContext(c.Request().Context()))
+			return next(c)
+		}
+	}
 	for name, test := range map[string]struct {
 		before, after func(*echo.Echo)
 		want          map[string]int // by X-Method, for a reader
 	}{
 		"in Use, which has no effect on the route": {func(e *echo.Echo) { e.Use(override) }, nil, map[string]int{"": 403, "GET": 403, "FOO": 403, "POST": 403}},
 		"in Pre, as echo says":                     {func(e *echo.Echo) { e.Pre(override) }, nil, map[string]int{"": 403, "GET": 200, "FOO": 405, "POST": 403}},
-		"in Pre after Routes":                      {nil, func(e *echo.Echo) { e.Pre(override) }, map[string]int{"": 403, "GET": 403, "POST": 403}},
-		"in Use after Routes":                      {nil, func(e *echo.Echo) { e.Use(override) }, map[string]int{"": 403, "GET": 403, "FOO": 403}},
+		"in Pre after Routes":                      {nil, func(e *echo.Echo) { e.Pre(override) }, map[string]int{"": 403, "GET": 200, "FOO": 405, "POST": 403}},
+		"in Pre, behind one that hides it from echo": {func(e *echo.Echo) { e.Pre(copied, override) }, nil,
+			map[string]int{"": 403, "GET": 403, "FOO": 403, "PUT": 403, "OPTIONS": 403, "POST": 403}},
+		"the same after Routes": {nil, func(e *echo.Echo) { e.Pre(copied, override) },
+			map[string]int{"": 403, "GET": 403, "FOO": 403, "PUT": 403, "OPTIONS": 403, "POST": 403}},
+		"in Use after Routes": {nil, func(e *echo.Echo) { e.Use(override) }, map[string]int{"": 403, "GET": 403, "FOO": 403}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -130,9 +141,11 @@ func TestRoutesOfAChangedMethod(t *testing.T) {
 			}
 			e.GET("/products", ok)
 			e.POST("/products", ok)
+			e.RouteNotFound("/products", func(c echo.Context) error { return c.NoContent(405) })
 			require.NoError(t, echo4auth.Routes(guard, e, map[string]m2mauth.Rule{
 				"GET /products": m2mauth.AllScopes("read:products"), "POST /products": m2mauth.AllScopes("write:products"),
 			}))
+			e.PUT("/late", ok)
 			if test.after != nil {
 				test.after(e)
 			}
@@ -146,6 +159,34 @@ func TestRoutesOfAChangedMethod(t *testing.T) {
 			}
 			assert.Equal(t, 200, status(e, "POST /products", writer))
 		})
+	}
+}
+
+// TestRoutesOfAChangedPath: the route that runs is that of the first path.
+func TestRoutesOfAChangedPath(t *testing.T) {
+	t.Parallel()
+	issuer, guard := guardForRoutes(t)
+	reader := issuer.Token("https://shopping.api", "read:products")
+	rewrite := func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			c.Request().URL.Path = "/products"
+			return next(c)
+		}
+	}
+	for name, test := range map[string]struct {
+		mount func(*echo.Echo)
+		want  int
+	}{
+		"in Pre": {func(e *echo.Echo) { e.Pre(rewrite) }, 200},
+		"in Use": {func(e *echo.Echo) { e.Use(rewrite) }, 403},
+	} {
+		e := echo.New()
+		test.mount(e)
+		e.GET("/products", ok)
+		e.GET("/orders", ok)
+		rules := map[string]m2mauth.Rule{"GET /products": m2mauth.AllScopes("read:products"), "GET /orders": m2mauth.AllScopes("read:products")}
+		require.NoError(t, echo4auth.Routes(guard, e, rules))
+		assert.Equal(t, test.want, status(e, "GET /orders", reader), name)
 	}
 }
 

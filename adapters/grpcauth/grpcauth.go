@@ -14,7 +14,7 @@
 //	err = auth.Validate(server) // names every method without a rule, and every rule without a method
 //
 // Handlers find the claims with [m2mauth.FromContext]. A stream ends when its token
-// expires: see [Interceptor.Stream]. A rejected call ends with one of these codes, and
+// expires or is revoked: see [Interceptor.Stream]. A rejected call ends with one of these codes, and
 // with details that [Domain] describes:
 //
 //   - Unauthenticated: the token is missing or invalid, or the credentials are malformed.
@@ -36,9 +36,8 @@
 //   - The message of a unary call is read before its interceptors run, even without a
 //     token. [grpc.MaxRecvMsgSize] limits it to 4 MiB by default.
 //   - While [m2mauth.Guard.ReportOnly] is true, methods without a rule are served, and
-//     streams outlive their tokens. Those that did end within a minute after that time.
-//     One that began then without a valid token goes on until the caller or the handler
-//     ends it: restart the server then.
+//     streams outlive their tokens. Within 2 s after that time, streams that began before
+//     are checked as new ones are, and those that would be rejected end.
 package grpcauth
 
 import (
@@ -196,22 +195,19 @@ func (i *Interceptor) Unary(ctx context.Context, message any, info *grpc.UnarySe
 	}
 	claims, err := i.check(ctx, info.FullMethod, message)
 	if err != nil {
-		return nil, err
+		return nil, statusOf(ctx, err).Err()
 	}
 	return handler(m2mauth.NewContext(ctx, claims), message)
 }
 
-// check decides about a call. Its error is a status.
+// check decides about a call. Its error is the guard's, or errNoRule.
 func (i *Interceptor) check(ctx context.Context, method string, message any) (m2mauth.Claims, error) {
 	rule, ruled := i.rules[method]       // the zero Rule refuses everybody, which a guard that reports only tells
 	if !ruled && !i.guard.ReportOnly() { // before the token: the answer is the same for everybody
-		return m2mauth.Claims{}, noRule.Err()
+		return m2mauth.Claims{}, errNoRule
 	}
-	claims, err := i.guard.CheckRequest(ctx, &request{ctx: ctx, method: method, message: message, values: i.values}, rule)
-	if err != nil {
-		return m2mauth.Claims{}, statusOf(ctx, err).Err()
-	}
-	return claims, nil // zero where an optional rule met no token
+	// The claims are zero where an optional rule met no token.
+	return i.guard.CheckRequest(ctx, &request{ctx: ctx, method: method, message: message, values: i.values}, rule)
 }
 
 // request is what the guard sees of a call.

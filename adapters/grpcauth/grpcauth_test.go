@@ -59,6 +59,7 @@ func TestAnswers(t *testing.T) {
 		issuer        *m2mauthtest.Issuer // default: issuer
 		rule          m2mauth.Rule        // default: AnyToken
 		authorization []string
+		revoked       string // or the error of Config.Revoked
 		kind          error
 		code          codes.Code
 		reason        string
@@ -88,7 +89,10 @@ func TestAnswers(t *testing.T) {
 		"another client":    {authorization: good, rule: m2mauth.ClientID("another"), kind: m2mauth.ErrForbidden, code: codes.PermissionDenied, reason: "INSUFFICIENT_SCOPE"},
 		"a custom refusal":  {authorization: good, rule: customRule(m2mauth.Deny("sold out")), kind: m2mauth.ErrForbidden, code: codes.PermissionDenied, reason: "INSUFFICIENT_SCOPE", text: "sold out"},
 		"no keys to be had": {issuer: down, authorization: []string{"Bearer " + down.Token(audience)}, kind: m2mauth.ErrUnavailable, code: codes.Unavailable, reason: "TEMPORARILY_UNAVAILABLE", retry: true},
-		"a failed rule":     {authorization: good, rule: customRule(errors.New(secret)), kind: m2mauth.ErrInternal, code: codes.Internal, reason: "SERVER_ERROR"},
+		"a revoked token":   {revoked: "yes", authorization: good, kind: m2mauth.ErrRevoked, code: codes.Unauthenticated, reason: "INVALID_TOKEN"},
+		"nobody knows whether it is revoked": {revoked: secret, authorization: good, kind: m2mauth.ErrUnavailable, code: codes.Unavailable,
+			reason: "TEMPORARILY_UNAVAILABLE", retry: true},
+		"a failed rule": {authorization: good, rule: customRule(errors.New(secret)), kind: m2mauth.ErrInternal, code: codes.Internal, reason: "SERVER_ERROR"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -101,6 +105,12 @@ func TestAnswers(t *testing.T) {
 			var refusals atomic.Pointer[m2mauth.Error]
 			guard := newGuard(t, row.issuer, func(c *m2mauth.Config) {
 				c.OnDecision = func(_ context.Context, d m2mauth.Decision) { refusals.Store(d.Err) }
+				c.Revoked = func(context.Context, m2mauth.Claims) (bool, error) {
+					if row.revoked == "" || row.revoked == "yes" {
+						return row.revoked == "yes", nil
+					}
+					return true, errors.New(row.revoked)
+				}
 			})
 			reached := false
 			conn := start(t, newInterceptor(t, grpcauth.Config{

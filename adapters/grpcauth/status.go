@@ -38,8 +38,14 @@ var (
 	expired = newStatus(codes.Unauthenticated, "the token has expired, and the stream with it: open another with a new token", &errdetails.ErrorInfo{Reason: "INVALID_TOKEN", Domain: Domain})
 )
 
-// statusOf returns the answer to a call that the guard refused.
+// errNoRule is the error of check for a method that has no rule and is not public.
+var errNoRule = errors.New("a method without a rule")
+
+// statusOf returns the answer to a call that was refused.
 func statusOf(ctx context.Context, err error) *status.Status {
+	if err == errNoRule {
+		return noRule
+	}
 	var e *m2mauth.Error
 	if !errors.As(err, &e) {
 		return newStatus(codes.Internal, "the call could not be authorized because of an internal error", &errdetails.ErrorInfo{Reason: "SERVER_ERROR", Domain: Domain})

@@ -259,10 +259,11 @@ func writeServers(w io.Writer) {
 		}
 	}
 	fmt.Fprint(w, "\n## More cores\n\n"+
-		"A hit in the cache takes no lock and writes nothing that cores share (but for the rare one that takes a token over into\n"+
-		"the next table): the table is only read, and each core counts\n"+
-		"in a stripe of its own, of 64. With no shared write left, 64 cores should serve 64 times what one does; this is\n"+
-		"an estimate, for a machine with so many was not at hand. Above 64, some cores share a stripe.\n"+
+		"A hit in the cache takes no lock and writes nothing that all cores share (but for the rare one that takes a token over\n"+
+		"into the next table): the table is only read. Hits are counted in stripes, at least 64 and four or more for each core, and\n"+
+		"the address of a goroutine's stack chooses one. So 64 cores should serve nearly 64 times what one does: at any moment\n"+
+		"about one in five of them counts in a stripe that another one uses too. This is an estimate, for a machine with so many\n"+
+		"was not at hand.\n"+
 		"`go test -run '^$' -bench AllCores -cpu 1,2 .` measures it beside a loop that shares nothing.\n")
 	fmt.Fprint(w, "\n## A whole server, in a process of its own, over loopback\n\n"+
 		"Client and server share the cores, so the server has less than all of them.\n\n"+

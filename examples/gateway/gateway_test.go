@@ -54,6 +54,8 @@ func requests(issuer *m2mauthtest.Issuer) []request {
 	long := "Bearer " + issuer.Sign(m2mauthtest.Token{Audience: audience, Claims: map[string]any{"sub": strings.Repeat("é", 1500)}})
 	organization := "Bearer " + issuer.Sign(m2mauthtest.Token{Audience: audience, OrganizationID: "acme", Scopes: []string{"read:products"}})
 	reader := bearer("read:products")
+	client := "https://app.example/" + strings.Repeat("a", 2048-20) // a client ID may be such a URL, and then also an app's sub
+	byURL := "Bearer " + issuer.Sign(m2mauthtest.Token{AppID: client, Audience: audience, Scopes: []string{"read:products"}})
 
 	return []request{
 		{name: "public", method: "GET", target: "/healthz", status: 204},
@@ -67,6 +69,7 @@ func requests(issuer *m2mauthtest.Issuer) []request {
 		{name: "odd claims are encoded", method: "GET", target: "/whoami", authorization: odd, status: 204,
 			identity: []string{"x%0D%0AX-Auth-Scopes:%20all%250A%22%C3%A9", "auth0|1@clients", "", "a%2Cb %C3%A9"}},
 
+		{name: "a client whose ID is a long URL", method: "GET", target: "/products", authorization: byURL, status: 204, identity: []string{client, client, client, "read:products"}},
 		{name: "claims too long", method: "GET", target: "/whoami", authorization: long, status: 403, code: "insufficient_scope"},
 		{name: "an organization's token", method: "GET", target: "/products", authorization: organization, status: 403, code: "insufficient_scope", challenged: true},
 		{name: "scope missing", method: "POST", target: "/products", authorization: reader, status: 403, code: "insufficient_scope", challenged: true},

@@ -1,7 +1,7 @@
-// Package jose reads public keys (RFC 7517) and uses them to check signatures (RFC
-// 7515). It is the only importer of jwx, which verifies with the standard library's
-// cryptography. jwx reads keys less strictly than is safe here, so this package reads
-// them itself, and jwx only sees valid keys.
+// Package jose reads signed tokens (RFC 7515) and public keys (RFC 7517), and checks the
+// tokens' signatures with the keys. It is the only importer of jwx, which verifies with
+// the standard library's cryptography. jwx reads keys less strictly than is safe here, so
+// this package reads them itself, and jwx only sees valid keys.
 package jose
 
 import (

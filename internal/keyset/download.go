@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/m2mauth/m2mauth/internal/ascii"
 )
 
 const (
@@ -144,7 +146,7 @@ func (s *Source) download(ctx context.Context, address, etag string) (*document,
 // for, and some servers compress unasked.
 func decode(response *http.Response) (io.Reader, error) {
 	coding := strings.Join(response.Header.Values("Content-Encoding"), ", ")
-	switch LowerASCII(strings.Trim(coding, " \t")) {
+	switch ascii.Lower(strings.Trim(coding, " \t")) {
 	case "", "identity":
 		return response.Body, nil
 	case "gzip", "x-gzip": // RFC 9110 §8.4.1.3
@@ -184,29 +186,17 @@ func deltaSeconds(s string) (d time.Duration, ok bool) {
 }
 
 func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && LowerASCII(a.Hostname()) == LowerASCII(b.Hostname()) && Port(a) == Port(b)
+	return a.Scheme == b.Scheme && ascii.Lower(a.Hostname()) == ascii.Lower(b.Hostname()) && Port(a) == Port(b)
 }
 
 // sameButForTLS reports whether a URL has the given origin, except for http instead of
 // https.
 func sameButForTLS(plain, origin *url.URL) bool {
-	return plain.Scheme == "http" && LowerASCII(plain.Hostname()) == LowerASCII(origin.Hostname()) &&
+	return plain.Scheme == "http" && ascii.Lower(plain.Hostname()) == ascii.Lower(origin.Hostname()) &&
 		(Port(plain) == Port(origin) || Port(plain) == "80" && Port(origin) == "443")
 }
 
 // Port returns a URL's port, or its scheme's.
 func Port(u *url.URL) string {
 	return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
-}
-
-// LowerASCII changes only ASCII letters. The functions of package strings also turn
-// letters such as ſ and İ into s and i.
-func LowerASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
 }

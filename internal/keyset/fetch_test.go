@@ -1,6 +1,8 @@
 package keyset
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -133,6 +135,37 @@ func TestAJWKSURIOverHTTPIsTold(t *testing.T) {
 	assert.EqualError(t, failed, "GET https://issuer.test/jwks status 503", "the colon counts as part of the query")
 }
 
+func TestAnIssuerOverHTTPMayNameItsKeysOverHTTP(t *testing.T) {
+	a := &answers{documents: map[string]string{openIDDocument: `{"issuer":"http://localhost","jwks_uri":"http://localhost/jwks"}`, "/jwks": keysNamed("a")}}
+	s := asking(a.answer)
+	s.Issuer = "http://localhost"
+	set, err := s.Fetch(t.Context(), nil, false)
+	require.NoError(t, err)
+	assert.Equal(t, Found{Discovered: true}, set.Found)
+	assert.Equal(t, "http://localhost/jwks", set.Address())
+}
+
+func TestWhatTheIssuerIsAskedWith(t *testing.T) {
+	var header http.Header
+	status := 200
+	s := asking(func(r *http.Request) (*http.Response, error) {
+		header = r.Header
+		return &http.Response{StatusCode: status, Header: http.Header{"Etag": {`"tag"`}}, Body: io.NopCloser(strings.NewReader(keysNamed("a"))), Request: r}, nil
+	})
+	s.URL = "https://issuer.test/jwks"
+	set, err := s.Fetch(t.Context(), nil, false)
+	require.NoError(t, err)
+	want := http.Header{"Accept": {"application/jwk-set+json, application/json"}, "Cache-Control": {"max-age=0"}, "User-Agent": {"m2mauth"}}
+	assert.Equal(t, want, header)
+	status = 304
+	_, err = s.Fetch(t.Context(), set, false)
+	require.NoError(t, err)
+	want["If-None-Match"] = []string{`"tag"`}
+	assert.Equal(t, want, header)
+	_, err = s.Fetch(t.Context(), nil, false)
+	assert.ErrorContains(t, err, "304 Not Modified, which was not asked for")
+}
+
 // Reading an openIDDocument again leaves time for the keys.
 func TestReadingDiscoveryAgainTakesHalfTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -205,8 +238,9 @@ func TestASetThatHasNotChanged(t *testing.T) {
 	}
 
 	a.documents[openIDDocument], a.documents["/two"] = named("https://issuer.test/two"), keysNamed("b")
-	_, err = s.Fetch(t.Context(), old, true)
-	require.NoError(t, err, "no tag is sent elsewhere than it is from")
+	set, err := s.Fetch(t.Context(), old, true)
+	require.NoError(t, err)
+	assert.NotEmpty(t, set.ByID["b"], "no tag is sent elsewhere than it is from")
 }
 
 func TestOddities(t *testing.T) {
@@ -233,6 +267,12 @@ func TestOddities(t *testing.T) {
 		{Ambiguous, `kid "a", alg ES256`, `kid "a", alg ES256`},
 		{Ambiguous, "no kid, alg ES256", "no kid, alg ES256"},
 	}, two)
+	var three []string
+	for seed := range byte(3) {
+		public, _ := ed25519.NewKeyFromSeed(append(make([]byte, 31), seed)).Public().(ed25519.PublicKey)
+		three = append(three, fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","kid":"a","x":%q}`, base64.RawURLEncoding.EncodeToString(public)))
+	}
+	assert.Len(t, odd(three...), 1, "of many under one name it is told once")
 	assert.Empty(t, odd(fmt.Sprintf(p256JWK, `"kid":"",`), fmt.Sprintf(otherP256JWK, "")), "an empty kid is one")
 	long := strings.Repeat("a", 300)
 	assert.Empty(t, odd(fmt.Sprintf(p256JWK, `"kid":"`+long+`b",`), fmt.Sprintf(otherP256JWK, `"kid":"`+long+`c",`)), "names are compared whole")
@@ -294,10 +334,6 @@ func TestTextIsLoggable(t *testing.T) {
 	} {
 		assert.Equal(t, want, Loggable(in))
 	}
-}
-
-func TestLowerASCIILeavesTheRest(t *testing.T) {
-	assert.Equal(t, "az09-ſİ\u212a\xff", LowerASCII("AZ09-ſİ\u212a\xff"))
 }
 
 func TestDiscoveryGoesOnWhereNoDocumentIs(t *testing.T) {

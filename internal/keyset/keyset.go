@@ -183,8 +183,10 @@ func Loggable(s string) string {
 	if len(s) > limit {
 		s = s[:limit] + "..."
 	}
-	if quoted := strconv.QuoteToASCII(s); quoted != `"`+s+`"` {
-		return quoted
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return strconv.QuoteToASCII(s)
+		}
 	}
 	return s
 }

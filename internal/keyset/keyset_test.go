@@ -80,6 +80,14 @@ func TestWhichKeyFits(t *testing.T) {
 	}
 }
 
+func TestADocumentWithoutKeysIsToldAsThat(t *testing.T) {
+	t.Parallel()
+	for _, document := range []string{`{}`, `{"kty":"EC"}`} {
+		_, err := Parse([]byte(document), "", nil)
+		assert.ErrorContains(t, err, "no member keys", document)
+	}
+}
+
 func TestAKeySetHasAThousandKeysAtMost(t *testing.T) {
 	keys := func(n int) []byte {
 		return []byte(`{"keys":[` + strings.Repeat(fmt.Sprintf(unknownJWK, "")+",", n-1) + fmt.Sprintf(ed25519JWK, "") + `]}`)
@@ -128,7 +136,7 @@ func TestAJWKSURIThatIsNoAbsoluteURLIsToldAsThat(t *testing.T) {
 }
 
 func TestADocumentOfOneMiBIsReadWhole(t *testing.T) {
-	whole := strings.Repeat(" ", maxDocumentBytes-2) + "{}"
+	whole := strings.Repeat(" ", 1<<20-2) + "{}"
 	s := asking(answerWith(whole))
 	doc, e := s.download(t.Context(), "https://issuer.test/jwks", "")
 	require.Nil(t, e)

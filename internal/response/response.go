@@ -1,5 +1,5 @@
-// Package response keeps the status of a rejected request. Without it, net/http sends
-// 200 for a response without a status, and a client would take that for success.
+// Package response writes the response to a rejected request (RFC 6750), and keeps its
+// status. Without a status, net/http sends 200, and a client would take that for success.
 package response
 
 import (

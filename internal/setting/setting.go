@@ -1,6 +1,6 @@
-// Package setting parses values of environment variables into fields of a struct. It
-// knows no particular field. Its messages never contain a value, which might be a
-// secret.
+// Package setting reads settings from environment variables, and says what is wrong with
+// the value of a single setting. Its messages contain no value that might be a secret:
+// none from the environment, and no URL.
 package setting
 
 import (

@@ -63,7 +63,7 @@ func (p Pointer) In(v jsontext.Value) jsontext.Value {
 			}
 			return nil
 		})
-		if err != nil || found == nil {
+		if err != nil { // also where the step before found nothing
 			return nil
 		}
 		v = found

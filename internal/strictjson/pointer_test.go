@@ -28,6 +28,13 @@ func TestPointersOfRFC6901(t *testing.T) {
 	}
 }
 
+// Of a member that is there twice, a pointer finds neither.
+func TestAPointerFindsNothingTwice(t *testing.T) {
+	t.Parallel()
+	assert.Nil(t, Pointer{"a"}.In(jsontext.Value(`{"a":1,"a":2}`)))
+	assert.Nil(t, Pointer{"b", "a"}.In(jsontext.Value(`{"b":{"a":1,"a":2}}`)))
+}
+
 // A pointer leads where it leads a naive reader, and is written as it was read.
 func FuzzPointer(f *testing.F) {
 	for _, pointer := range []string{"/a", "/a/b", "/a~1b/~0", "/~01", "/~2", "/a//b", "/", "", "a", "/b/0", "/a/b/c"} {

@@ -31,7 +31,7 @@ var ruleTokens = []struct {
 	{"a user of globex with the scope", user("globex", "read:products")},
 	{"a user of globex", user("globex")},
 
-	{"another machine with more scopes", bearer(m2mauthtest.Token{AppID: "other", Scopes: []string{"write:products", "read:products"}, Claims: map[string]any{"tier": 1}})},
+	{"another machine with more scopes", bearer(m2mauthtest.Token{AppID: "other", Scopes: []string{"write:products", "read:products"}, Claims: map[string]any{"tier": 1, "act": map[string]string{"sub": "agent"}}})},
 	{"nobody", fields()},
 }
 
@@ -86,6 +86,7 @@ var ruleRows = func() []ruleRow {
 		{"a user", m2mauth.UserToken(), acme, "", "ff.. ffff ffff f u"},
 		{"a client", m2mauth.ClientID("app"), acme, "", "..ff ffff ffff f u"},
 		{"one of two clients", m2mauth.ClientID("web", "other"), acme, "", "ff.. ffff ffff . u"},
+		{"an actor", m2mauth.ActedBy("agent"), acme, "", "ffff ffff ffff . u"},
 		{"a claim", m2mauth.HasClaim("tier", "gold"), acme, "", "..ff ffff ffff f u"},
 		{"a claim in an array", m2mauth.HasClaim("tier", "platinum", "silver"), acme, "", "ff.. ffff ffff f u"},
 		{"a function that says yes", custom(nil), acme, "", ".... ffff ffff . u"},

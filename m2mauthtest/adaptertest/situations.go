@@ -3,6 +3,7 @@ package adaptertest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,6 +24,7 @@ func testSituations(t *testing.T, mount mounter) {
 		test func(*testing.T, mounter)
 	}{
 		{"without keys the answer is 503 and no challenge", testIssuerDown},
+		{"a revoked token is refused at its next use", testRevoked},
 		{"Config.ErrorHandler answers", testErrorHandler},
 		{"Config.ErrorHandler may write a status alone", testErrorHandlerWithoutBody},
 		{"a preflight reaches no guard", testPreflight},
@@ -58,6 +60,45 @@ func testIssuerDown(t *testing.T, mount mounter) {
 // authorization is the header of a request with a good token.
 func (a *api) authorization(scopes ...string) http.Header {
 	return http.Header{"Authorization": {"Bearer " + a.issuer.Token(suiteAudience, scopes...)}}
+}
+
+// testRevoked needs an adapter that asks the guard about each request.
+func testRevoked(t *testing.T, mount mounter) {
+	var revoked func() (bool, error)
+	a := newAPI(t, mount, func(_ *m2mauthtest.Issuer, c *m2mauth.Config) {
+		c.Revoked = func(context.Context, m2mauth.Claims) (bool, error) { return revoked() }
+	})
+	authorization := a.authorization("read:products")
+	for _, test := range []struct {
+		name        string
+		revoked     func() (bool, error)
+		status      int
+		code, retry string
+	}{
+		{"a good token", func() (bool, error) { return false, nil }, 200, "", ""},
+		{"a revoked one", func() (bool, error) { return true, nil }, 401, "invalid_token", ""},
+		{"where nobody knows", func() (bool, error) { return false, errors.New("secret") }, 503, "temporarily_unavailable", "1"},
+		{"where Config.Revoked panics", func() (bool, error) { panic("adaptertest: Config.Revoked panics, and the framework recovers") }, 500, "", ""},
+		{"one that was revoked by mistake", func() (bool, error) { return false, nil }, 200, "", ""},
+	} {
+		revoked = test.revoked
+		for _, path := range []string{"/open/read", "/open/optional", "/guarded/read"} {
+			what := test.name + " at " + path + ": "
+			before := a.reached.Load()
+			got := a.send(t, "GET", path, authorization)
+			equal(t, what+"status", got.status, test.status)
+			equal(t, what+"requests in the handler", a.reached.Load() > before, test.status == http.StatusOK)
+			if test.code == "" {
+				continue
+			}
+			code, text := refusalOf(t, got.body)
+			equal(t, what+"error", code, test.code)
+			equal(t, what+"the failure is shown", strings.Contains(text, "secret"), false)
+			equal(t, what+"Retry-After", got.header.Get("Retry-After"), test.retry)
+			equal(t, what+"challenge", strings.Contains(got.header.Get("WWW-Authenticate"), `error="invalid_token"`), test.status == http.StatusUnauthorized)
+		}
+	}
+	equal(t, "status of a public route", a.send(t, "GET", "/open/public", authorization).status, http.StatusOK)
 }
 
 func testErrorHandler(t *testing.T, mount mounter) {

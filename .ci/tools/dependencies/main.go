@@ -44,6 +44,9 @@ var read = map[string][]string{
 	"github.com/golang/freetype@v0.0.0-20170609003504-e2365dfdc4a0": {"FTL"}, // or the GPL, as one likes
 }
 
+// locks are npm's lock files, of the end-to-end tests.
+var locks = []string{"e2e/internal/issuer/package-lock.json", "e2e/mcp/package-lock.json"}
+
 const preface = `# Dependencies
 
 What the modules require, at the versions of their ` + "`go.mod`" + ` files, and its licenses as
@@ -63,7 +66,7 @@ const others = `
 
 Nobody gets it who fetches a released module, so it may ask for more than notices: of who
 passes it on, or a changed version of it. FTL is the FreeType license. Of npm's packages
-the licenses are those that their lock file names.
+the licenses are those that their lock files name.
 `
 
 func main() {
@@ -83,6 +86,7 @@ func run(repository string, out io.Writer) error {
 		return err
 	}
 	released := append([]string{filepath.Clean(repository)}, dirs...)
+	released = append(released, filepath.Join(repository, "revocation", "redisstore"))
 	all, err := modules(repository)
 	if err != nil {
 		return err
@@ -103,7 +107,9 @@ func run(repository string, out io.Writer) error {
 			mistakes = append(mistakes, list(dir, nil, written, out))
 		}
 	}
-	mistakes = append(mistakes, listNPM(repository, out))
+	for _, lock := range locks {
+		mistakes = append(mistakes, listNPM(repository, lock, out))
+	}
 	return errors.Join(mistakes...)
 }
 
@@ -190,10 +196,9 @@ func usesOf(dir string) (func(path string) string, error) {
 	}, err
 }
 
-// listNPM writes the table of the end-to-end tests' issuer, whose lock file has
-// the licenses that the packages name.
-func listNPM(repository string, out io.Writer) error {
-	const path = "e2e/internal/issuer/package-lock.json"
+// listNPM writes the table of a lock file, which has the licenses that the packages
+// name.
+func listNPM(repository, path string, out io.Writer) error {
 	data, err := os.ReadFile(filepath.Join(repository, filepath.FromSlash(path)))
 	if err != nil {
 		return err
@@ -210,7 +215,7 @@ func listNPM(repository string, out io.Writer) error {
 	for place, found := range lock.Packages {
 		_, name, dependency := strings.Cut(place, "node_modules/")
 		if !dependency {
-			continue // the issuer itself
+			continue // the one that asks for them
 		}
 		if i := strings.LastIndex(name, "/node_modules/"); i >= 0 {
 			name = name[i+len("/node_modules/"):]

@@ -103,7 +103,7 @@ func TestListNPM(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out bytes.Buffer
-			err := listNPM(repository, &out)
+			err := listNPM(repository, locks[0], &out)
 			if _, rows, _ := strings.Cut(out.String(), "|---|---|---|\n"); rows != test.rows {
 				t.Errorf("got the rows\n%swant\n%s", rows, test.rows)
 			}

@@ -3,8 +3,8 @@
 //
 //	packmodules REPOSITORY PROXY
 //
-// The modules are the core and everything under adapters. Their version is the
-// one that the requires among our own modules name; packmodules fails if they
+// The modules are the core, everything under adapters, and revocation/redisstore. Their
+// version is the one that the requires among our own modules name; packmodules fails if they
 // name several, or if one names a version that no release can have (v0.0.0, a
 // pseudo-version), because such a module could not be fetched by anybody.
 //
@@ -53,7 +53,7 @@ func run(repository, proxy string) error {
 	}
 	for _, dir := range slices.Sorted(maps.Keys(files)) {
 		path := files[dir].Module.Mod.Path
-		if path != core && !strings.HasPrefix(path, core+"/adapters/") {
+		if path != core && !strings.HasPrefix(path, core+"/adapters/") && path != core+"/revocation/redisstore" {
 			continue
 		}
 		if err := pack(dir, module.Version{Path: path, Version: version}, proxy); err != nil {

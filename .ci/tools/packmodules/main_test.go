@@ -11,16 +11,16 @@ import (
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	const adapter = core + "/adapters/x"
+	const adapter, store = core + "/adapters/x", core + "/revocation/redisstore"
 	tests := map[string]struct {
 		requires map[string]string // module path to the version of the core that it requires
 		err      string
 	}{
-		"packs the core and the adapters at the version required": {map[string]string{adapter: "v0.1.0", core + "/examples": "v0.1.0"}, ""},
-		"refuses two versions":       {map[string]string{adapter: "v0.1.0", core + "/examples": "v0.2.0"}, "another module"},
-		"refuses v0.0.0":             {map[string]string{adapter: "v0.0.0"}, "no release has that version"},
-		"refuses a pseudo-version":   {map[string]string{adapter: "v0.0.0-20260101000000-0123456789ab"}, "no release has that version"},
-		"refuses to guess a version": {nil, "its next version is unknown"},
+		"packs what users fetch at the version required": {map[string]string{adapter: "v0.1.0", store: "v0.1.0", core + "/examples": "v0.1.0"}, ""},
+		"refuses two versions":                           {map[string]string{adapter: "v0.1.0", core + "/examples": "v0.2.0"}, "another module"},
+		"refuses v0.0.0":                                 {map[string]string{adapter: "v0.0.0"}, "no release has that version"},
+		"refuses a pseudo-version":                       {map[string]string{adapter: "v0.0.0-20260101000000-0123456789ab"}, "no release has that version"},
+		"refuses to guess a version":                     {nil, "its next version is unknown"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -47,6 +47,9 @@ func TestRun(t *testing.T) {
 			}
 			if got := packed(t, proxy, adapter); !slices.Equal(got, []string{"go.mod"}) {
 				t.Errorf("the adapter's zip holds %q", got)
+			}
+			if got := packed(t, proxy, store); !slices.Equal(got, []string{"go.mod"}) {
+				t.Errorf("the store's zip holds %q", got)
 			}
 			if _, err := os.Stat(filepath.Join(proxy, core, "examples")); err == nil {
 				t.Error("examples were packed, which nobody fetches")

@@ -3,9 +3,7 @@
 package issuer
 
 import (
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -16,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +22,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"github.com/m2mauth/m2mauth/e2e/internal/npm"
 	"github.com/m2mauth/m2mauth/e2e/internal/process"
 )
 
@@ -39,11 +37,10 @@ const (
 // Secret returns the App Secret of an app.
 func Secret(app string) string { return "secret-of-" + app }
 
-// installTimeout bounds npm ci.
-const installTimeout = 10 * time.Minute
-
 //go:embed server.mjs package.json package-lock.json
 var files embed.FS
+
+var packages = npm.Packages{Files: files, Node: 20}
 
 // Issuer is a running server. Its methods must not be called at the same time.
 type Issuer struct {
@@ -61,14 +58,7 @@ func Start(t testing.TB) *Issuer {
 	if testing.Short() {
 		process.Skip(t, "the end-to-end tests take half a minute, and -short was asked for")
 	}
-	process.Need(t, "node", "npm")
-	installation.once.Do(func() {
-		installation.reason = "the installation has failed, as another test says"
-		installation.dir, installation.reason = install(t)
-	})
-	if installation.reason != "" {
-		process.Skip(t, "%s", installation.reason)
-	}
+	packages.Install(t)
 	address := process.FreeAddresses(t, 1)[0]
 	i := &Issuer{
 		URL:     "http://" + address + "/oidc",
@@ -84,8 +74,9 @@ func (i *Issuer) Restart(t testing.TB) {
 	t.Helper()
 	_, port, err := net.SplitHostPort(i.address)
 	require.NoError(t, err)
-	cmd := exec.Command("node", "server.mjs")
-	cmd.Dir = installation.dir
+	dir, node := packages.Install(t)
+	cmd := exec.Command(node, "server.mjs")
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PORT="+port, "KEYS="+i.keys)
 	i.process = process.Start(t, cmd)
 	i.process.Ready(t, i.URL+"/.well-known/openid-configuration")
@@ -161,59 +152,4 @@ func (i *Issuer) Request(t testing.TB, app string, parameters url.Values, scopes
 		return "", err
 	}
 	return token.AccessToken, nil
-}
-
-// installation is made once for all tests of a package.
-var installation struct {
-	once   sync.Once
-	dir    string // of server.mjs and its packages
-	reason string // why there is none
-}
-
-// install returns a folder with server.mjs and its packages. It is in the user's
-// cache and named after the content, so that later runs find it there.
-func install(t testing.TB) (dir, reason string) {
-	t.Helper()
-	version, err := exec.CommandContext(t.Context(), "node", "--version").Output()
-	require.NoError(t, err)
-	var major int
-	if _, err := fmt.Sscanf(string(version), "v%d.", &major); err != nil || major < 20 {
-		return "", fmt.Sprintf("oidc-provider needs Node.js 20 or newer, and this is %s", version)
-	}
-
-	content := make(map[string][]byte)
-	hash := sha256.New()
-	for _, name := range []string{"server.mjs", "package.json", "package-lock.json"} {
-		content[name], err = files.ReadFile(name)
-		require.NoError(t, err)
-		fmt.Fprintln(hash, name, len(content[name]))
-		hash.Write(content[name])
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", "there is no place for npm packages: " + err.Error()
-	}
-	parent := filepath.Join(cache, "m2mauth-e2e")
-	dir = filepath.Join(parent, hex.EncodeToString(hash.Sum(nil))[:16])
-	if _, err := os.Stat(dir); err == nil {
-		return dir, ""
-	}
-
-	require.NoError(t, os.MkdirAll(parent, 0o700))
-	unfinished, err := os.MkdirTemp(parent, "unfinished-")
-	require.NoError(t, err)
-	defer os.RemoveAll(unfinished)
-	for name, data := range content {
-		require.NoError(t, os.WriteFile(filepath.Join(unfinished, name), data, 0o600))
-	}
-	t.Logf("npm ci, for oidc-provider and what it needs")
-	npm := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1")
-	npm.Dir = unfinished
-	if output, ok := process.Run(t, installTimeout, npm); !ok {
-		return "", "npm ci failed (is the registry reachable?):\n" + output
-	}
-	if err := os.Rename(unfinished, dir); err != nil {
-		require.DirExists(t, dir, "%v", err) // another test was faster
-	}
-	return dir, ""
 }

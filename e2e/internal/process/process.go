@@ -55,7 +55,16 @@ func supervise(command []string) int {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopTimeout
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		kill := make(chan os.Signal, 1)
+		signal.Notify(kill, syscall.SIGUSR1)
+		go func() {
+			<-kill
+			cmd.Process.Kill()
+		}()
+		err = cmd.Wait()
+	}
 	if cmd.ProcessState == nil {
 		io.WriteString(os.Stderr, err.Error()+"\n")
 		return 1
@@ -156,6 +165,12 @@ func (p *Process) Output() string {
 // Stop stops the program, as a service manager would, and waits for its end.
 func (p *Process) Stop() {
 	p.stdin.Close()
+	<-p.done
+}
+
+// Kill ends the program by SIGKILL, which it cannot notice.
+func (p *Process) Kill() {
+	p.cmd.Process.Signal(syscall.SIGUSR1)
 	<-p.done
 }
 

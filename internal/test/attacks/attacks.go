@@ -115,7 +115,7 @@ var Kinds = map[string]error{
 	"ErrAlgorithm": m2mauth.ErrAlgorithm, "ErrType": m2mauth.ErrType, "ErrIssuer": m2mauth.ErrIssuer,
 	"ErrAudience": m2mauth.ErrAudience, "ErrExpired": m2mauth.ErrExpired, "ErrNotYetValid": m2mauth.ErrNotYetValid,
 	"ErrClaims": m2mauth.ErrClaims, "ErrUnknownKey": m2mauth.ErrUnknownKey, "ErrSignature": m2mauth.ErrSignature,
-	"ErrScope": m2mauth.ErrScope, "ErrForbidden": m2mauth.ErrForbidden, "ErrBusy": m2mauth.ErrBusy,
+	"ErrRevoked": m2mauth.ErrRevoked, "ErrScope": m2mauth.ErrScope, "ErrForbidden": m2mauth.ErrForbidden, "ErrBusy": m2mauth.ErrBusy,
 	"ErrUnavailable": m2mauth.ErrUnavailable, "ErrInternal": m2mauth.ErrInternal,
 }
 

@@ -23,7 +23,7 @@ const root = "../../.."
 
 // specifications are those that docs/conformance.md goes through.
 var specifications = []string{
-	"RFC 6750", "RFC 7515", "RFC 7517", "RFC 7519", "RFC 8414", "RFC 8707", "RFC 8725",
+	"RFC 6750", "RFC 7515", "RFC 7517", "RFC 7519", "RFC 8414", "RFC 8693", "RFC 8707", "RFC 8725",
 	"RFC 9068", "RFC 9110", "RFC 9700", "RFC 9728", "OpenID Connect Discovery 1.0",
 }
 

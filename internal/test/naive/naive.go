@@ -412,6 +412,7 @@ type Claims struct {
 	Issuer, Subject, ClientID, ID, OrganizationID string
 
 	Audience, Scopes []string
+	Actors           []Actor
 	Issued           bool
 	IssuedAt, Expiry float64 // seconds since 1970
 }
@@ -515,7 +516,7 @@ func (r *Rules) claims(p map[string]json.RawMessage, accessToken bool, now float
 		}
 		return "", fmt.Errorf("%s is not a non-empty string", name)
 	}
-	c := new(Claims)
+	c, ok := new(Claims), false
 	var errs [5]error
 	c.Issuer, errs[0] = text("iss", true)
 	if _, present := p["sub"]; present || !r.AllowMissingSubject {
@@ -565,6 +566,9 @@ func (r *Rules) claims(p map[string]json.RawMessage, accessToken bool, now float
 	}
 	if _, present := p["cnf"]; present {
 		return nil, errors.New("bound to a key")
+	}
+	if c.Actors, ok = Actors(p["act"]); !ok {
+		return nil, errors.New("act")
 	}
 	aud, present := p["aud"]
 	if present || !slices.Contains(r.ClientsWithoutAudience, c.ClientID) {
@@ -671,6 +675,30 @@ func (r *Rules) within(v json.RawMessage) (names []string, ok bool) {
 	}
 	slices.Sort(names)
 	return names, true
+}
+
+// Actor is who acts with a token, or did before.
+type Actor struct{ Subject, ClientID, Issuer string }
+
+// Actors reads act (RFC 8693 §4.1), the current actor first.
+func Actors(act json.RawMessage) (chain []Actor, ok bool) {
+	if act == nil {
+		return nil, true
+	}
+	members, err := Object(act)
+	if err != nil {
+		return nil, false
+	}
+	text := func(name string) string {
+		v, present := members[name]
+		s, isString := String(v)
+		ok = ok && (!present || isString && s != "")
+		return s
+	}
+	ok = true
+	actor := Actor{text("sub"), text("client_id"), text("iss")}
+	before, known := Actors(members["act"])
+	return append([]Actor{actor}, before...), ok && known && actor.Subject != "" && len(before) < 8
 }
 
 // Lower has no word for letters outside ASCII, some of which strings.ToLower turns

@@ -21,6 +21,7 @@ var modelRules = flag.Int("rules.count", 4000, "compare so many random rules wit
 // modelToken is what the model knows of a token.
 type modelToken struct {
 	client, user, organization, tier string
+	actors                           []string // the current one first
 	scopes                           []string
 }
 
@@ -126,7 +127,7 @@ func modelLeaf(chance *rand.Rand) modelPart {
 	}
 	inPath := func(t modelToken, r modelRequest) bool { return t.organization != "" && t.organization == r.path }
 	inHeader := func(t modelToken, r modelRequest) bool { return t.organization != "" && t.organization == r.header }
-	switch chance.IntN(14) {
+	switch chance.IntN(15) {
 	case 0:
 		return modelPart{rule: m2mauth.AllScopes(scope), met: is(has)}
 	case 1:
@@ -154,6 +155,8 @@ func modelLeaf(chance *rand.Rand) modelPart {
 		return function(nil)
 	case 12:
 		return function(m2mauth.Deny("no"))
+	case 13:
+		return modelPart{rule: m2mauth.ActedBy("agent", "one"), met: is(func(t modelToken) bool { return len(t.actors) > 0 && t.actors[0] == "agent" })}
 	default:
 		return function(errModel)
 	}
@@ -208,11 +211,15 @@ func TestRulesComposeByTheLaw(t *testing.T) {
 	for _, user := range []string{"", "alice"} {
 		for _, organization := range []string{"", "acme", "globex"} {
 			for i, scopes := range [][]string{nil, {"a"}, {"a", "b"}} {
-				token := modelToken{client: []string{"one", "two"}[i%2], user: user, organization: organization, scopes: scopes, tier: []string{"gold", "tin"}[i/2]}
+				token := modelToken{client: []string{"one", "two"}[i%2], user: user, organization: organization, scopes: scopes, tier: []string{"gold", "tin"}[i/2],
+					actors: [][]string{{"agent", "other"}, nil, {"other", "agent"}}[i]}
 				tokens = append(tokens, token)
 				claims := map[string]any{"tier": token.tier}
 				if user != "" {
 					claims["sub"] = user
+				}
+				if token.actors != nil { // the client within act is not the one that acts
+					claims["act"] = map[string]any{"sub": token.actors[0], "client_id": "agent", "act": map[string]any{"sub": token.actors[1]}}
 				}
 				signed = append(signed, issuer.Sign(m2mauthtest.Token{
 					Audience: testguard.Shop, AppID: token.client, OrganizationID: organization, Scopes: scopes, Claims: claims,

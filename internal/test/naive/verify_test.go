@@ -300,6 +300,10 @@ var (
 		`["https://api.test","urn:logto:organization:a"]`, `["urn:logto:resource:organizations","https://api.test"]`, `"https://issuer.test/oidc/"`, `"https:\/\/issuer.test\/oidc"`, `"HTTPS://issuer.test/oidc"`,
 		`{"roles":["read"],"org":"app"}`, `{"roles":"read admin","org":1}`, `[{"roles":["read"],"org":"user"}]`, `{"org":"us\u0065r"}`, `{"roles":null}`, `{"roles":[],"roles":[]}`,
 		`{"roles":{"reader":{"234":"a"},"admin":{"999":"234"}}}`, `{"roles":{"reader":{"234":null}}}`, `{"roles":{"reader":["234"]}}`, `{"roles":{"":{"23\u0034":""},"x":{}}}`,
+		`{"sub":"read"}`, `{"sub":"a","iss":"b","client_id":"c","exp":0,"act":{"sub":"app"}}`, `{"sub":"a","client_id":1}`, `{"sub":"a","iss":""}`, `{"sub":"a","act":null}`, `{"act":{"sub":"a"}}`,
+		`{"sub":1,"act":{"act":{"act":{"act":{"act":{"act":{"sub":"8"},"sub":"7"},"sub":"6"},"sub":"5"},"sub":"4"},"sub":"3"},"sub":"2"}`,
+		`{"sub":"1","act":{"act":{"act":{"act":{"act":{"act":{"act":{"sub":"8"},"sub":"7"},"sub":"6"},"sub":"5"},"sub":"4"},"sub":"3"},"sub":"2"}}`,
+		`{"sub":"0","act":{"sub":"1","act":{"act":{"act":{"act":{"act":{"act":{"act":{"sub":"8"},"sub":"7"},"sub":"6"},"sub":"5"},"sub":"4"},"sub":"3"},"sub":"2"}}}`,
 		`{"jkt":"x"}`, `{"a":1,"a":2}`, `"\ud83d\ude00"`, `"\ude00"`, `[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]`, `[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]`,
 	}
 	headerNames  = []string{`"alg"`, `"typ"`, `"kid"`, `"crit"`, `"b64"`, `"jwk"`, `"jku"`, `"x5u"`, `"cty"`, `"zip"`, `"ALG"`, `"a\u006cg"`, `"\u006bid"`}
@@ -426,6 +430,13 @@ func assertClaims(t *testing.T, want *naive.Claims, claims m2mauth.Claims) {
 	assert.Equal(t, want.Audience, claims.Audience())
 	assert.Equal(t, strings.Join(want.Scopes, "|"), strings.Join(slices.Collect(claims.Scopes().All()), "|"))
 	assert.Equal(t, want.Subject == want.ClientID || want.Subject == "", claims.IsMachine())
+	chain := want.Actors
+	for actor, ok := claims.Actor(); ok; actor, ok = actor.Actor() {
+		require.NotEmpty(t, chain)
+		assert.Equal(t, chain[0], naive.Actor{Subject: actor.Subject, ClientID: actor.ClientID, Issuer: actor.Issuer})
+		chain = chain[1:]
+	}
+	assert.Empty(t, chain)
 	assert.InDelta(t, want.Expiry, float64(claims.ExpiresAt().UnixMicro())/1e6, 1e-3)
 	assert.Equal(t, want.Issued, !claims.IssuedAt().IsZero())
 	if want.Issued {

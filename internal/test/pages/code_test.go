@@ -108,7 +108,7 @@ func TestEveryBlockIsOfALanguageThatATestKnows(t *testing.T) {
 // marks are those that a block of a language may have.
 var marks = map[string][]string{
 	"go": {""}, "json": {""}, "yaml": {""}, "js": {""}, "nginx": {""},
-	"sh":   {"", markNotRun, markE2E},
+	"sh":   {"", markNotRun, markE2E, markRunbook},
 	"text": {"", markOutput, markLog},
 }
 
@@ -118,6 +118,8 @@ const (
 	markE2E    = "run by e2e" // which has an issuer
 	markOutput = "its output" // of the sh block before
 	markLog    = "log"        // lines that a test has a guard write
+
+	markRunbook = "run by TestTheRunbookForALeakedSecret"
 )
 
 // notRun are the commands that no test runs as they stand, by their first lines.
@@ -126,6 +128,10 @@ var notRun = []string{
 	"README.md: go get github.com/m2mauth/m2mauth",
 	"README.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=https://shopping.api go run .",
 	"docs/logto.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=https://shopping.api go run ./examples/shop",
+	"docs/logto.md: curl -sS -u \"$APP_ID:$APP_SECRET\" \"$ISSUER/token\" \\",
+	"docs/mcp.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=http://localhost:3001/ ADDR=localhost:3001 go run ./examples/mcp",
+	"docs/revocation.md: REDIS=\"redis-cli …\" # with the host, the user and --tls",
+	"docs/revocation.md: export API=https://api.example.com ADMIN=https://api.example.com/admin/revocations",
 	"docs/soak.md: SOAK=10m go test -count=1 -v -timeout 25m ./e2e/soak",
 	"docs/supply-chain.md: trivy fs --vex .vex/m2mauth.openvex.json .",
 	"docs/supply-chain.md: go tool govulncheck ./...",
@@ -146,6 +152,7 @@ func TestEveryCommandThatCanRunDoes(t *testing.T) {
 				marked = append(marked, b.firstLine())
 			case b.mark == markE2E:
 				e2e++
+			case b.mark == markRunbook:
 			default:
 				assert.Empty(t, b.mark, b.where())
 				if n+1 < len(p.blocks) && p.blocks[n+1].mark == markOutput {

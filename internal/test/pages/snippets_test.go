@@ -214,6 +214,34 @@ func departmentOf(claims m2mauth.Claims) (string, error) {
 	return own.Department, err
 }
 
+func TestWhoActsForAUser(t *testing.T) {
+	t.Parallel()
+	issuer, guard := quietGuard(t, func(*m2mauth.Config) {})
+
+	byAgent := m2mauth.AllOf(
+		m2mauth.UserToken(),
+		m2mauth.ClientID("checkoutapp"), // exchanged the token, and named the actor
+		m2mauth.ActedBy("shopagent"),
+	)
+
+	for _, test := range []struct {
+		client string
+		claims map[string]any
+		status int
+	}{
+		{"checkoutapp", map[string]any{"sub": "alice", "act": map[string]any{"sub": "shopagent"}}, 200},
+		{"checkoutapp", map[string]any{"sub": "alice"}, 403},
+		{"checkoutapp", map[string]any{"sub": "alice", "act": map[string]any{"sub": "checkoutapp"}}, 403},
+		{"checkoutapp", map[string]any{"act": map[string]any{"sub": "shopagent"}}, 403},
+		{"other", map[string]any{"sub": "alice", "act": map[string]any{"sub": "shopagent"}}, 403},
+		{"checkoutapp", map[string]any{"sub": "alice", "act": "shopagent"}, 401},
+	} {
+		token := issuer.Sign(m2mauthtest.Token{AppID: test.client, Audience: "https://shopping.api", Claims: test.claims})
+		handler := guard.RequireRule(byAgent)(http.HandlerFunc(list))
+		assert.Equal(t, test.status, serve(handler, "GET", "/", token).Code, "%s, %v", test.client, test.claims)
+	}
+}
+
 func TestAnOwnCheckOnAClaim(t *testing.T) {
 	t.Parallel()
 	issuer, guard := quietGuard(t, func(*m2mauth.Config) {})

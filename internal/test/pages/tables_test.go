@@ -154,9 +154,17 @@ func sourceFiles(t *testing.T, folder string) map[string]*ast.File {
 }
 
 // messages finds the texts of errors in the source: the string literals in the
-// second argument of newError, in the functions that choose it, and in refusals.
+// second argument of newError, in the functions that choose it, in refusals, and in
+// the units that read tokens.
 func messages(t *testing.T) (found []string) {
 	functions := make(map[string]*ast.FuncDecl)
+	for _, folder := range []string{"internal/claim", "internal/jose"} {
+		for _, file := range sourceFiles(t, folder) {
+			found = append(found, slices.DeleteFunc(sentences(t, file), func(text string) bool {
+				return !strings.HasPrefix(text, "the token") && text != "is not strict base64url" // others are not for callers
+			})...)
+		}
+	}
 	for _, file := range sourceFiles(t, ".") {
 		ast.Inspect(file, func(node ast.Node) bool { // why a rule is not met
 			if literal, ok := node.(*ast.CompositeLit); ok && isNamed(literal.Type, "refusal") {
@@ -164,9 +172,13 @@ func messages(t *testing.T) (found []string) {
 			}
 			return true
 		})
-		for _, decl := range file.Decls {
-			if function, ok := decl.(*ast.FuncDecl); ok {
-				functions[function.Name.Name] = function
+	}
+	for _, folder := range []string{".", "internal/keylog"} {
+		for _, file := range sourceFiles(t, folder) {
+			for _, decl := range file.Decls {
+				if function, ok := decl.(*ast.FuncDecl); ok {
+					functions[function.Name.Name] = function
+				}
 			}
 		}
 	}
@@ -181,12 +193,34 @@ func messages(t *testing.T) (found []string) {
 			case *ast.Ident: // a variable of this function
 				found = append(found, sentences(t, function.Body)...)
 			case *ast.CallExpr:
-				if chooser, ok := text.Fun.(*ast.Ident); ok && functions[chooser.Name] != nil {
-					found = append(found, sentences(t, functions[chooser.Name].Body)...)
+				switch chooser := text.Fun.(type) {
+				case *ast.Ident:
+					if functions[chooser.Name] != nil {
+						found = append(found, sentences(t, functions[chooser.Name].Body)...)
+					}
+				case *ast.SelectorExpr:
+					found = append(found, sentencesOf(t, chooser)...)
 				}
 			}
 			return true
 		})
+	}
+	return found
+}
+
+// sentencesOf returns the sentences of a function of an internal package.
+func sentencesOf(t *testing.T, chooser *ast.SelectorExpr) (found []string) {
+	t.Helper()
+	pkg, ok := chooser.X.(*ast.Ident)
+	if !ok {
+		return nil
+	}
+	for _, file := range sourceFiles(t, "internal/"+pkg.Name) {
+		for _, decl := range file.Decls {
+			if function, ok := decl.(*ast.FuncDecl); ok && function.Recv == nil && function.Name.Name == chooser.Sel.Name {
+				found = append(found, sentences(t, function.Body)...)
+			}
+		}
 	}
 	return found
 }
@@ -242,7 +276,7 @@ func kindsOfErrors(t *testing.T) map[string]string {
 // wait: what stands in errors.New, fmt.Errorf and absent, between what is filled in.
 func reasons(t *testing.T) (found []string) {
 	t.Helper()
-	for folder, wanted := range map[string]string{".": "jwks.go", "internal/keyset": "", "internal/admission": ""} {
+	for folder, wanted := range map[string]string{".": "jwks.go", "internal/keyset": "", "internal/attempt": "", "internal/admission": ""} {
 		for name, file := range sourceFiles(t, folder) {
 			if wanted != "" && !slices.Contains(strings.Fields(wanted), name) {
 				continue
@@ -278,7 +312,7 @@ func makesError(function ast.Expr) bool {
 // package, where they are no error's and no panic's.
 func logLines(t *testing.T) (found []string) {
 	t.Helper()
-	for _, folder := range []string{".", "internal/keyset", "internal/admission"} {
+	for _, folder := range []string{".", "internal/keylog", "internal/keyset", "internal/admission"} {
 		for _, file := range sourceFiles(t, folder) {
 			ast.Inspect(file, func(node ast.Node) bool {
 				switch node := node.(type) {

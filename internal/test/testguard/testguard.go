@@ -60,6 +60,7 @@ var Sentinels = map[string]error{
 	"ErrClaims":      m2mauth.ErrClaims,
 	"ErrUnknownKey":  m2mauth.ErrUnknownKey,
 	"ErrSignature":   m2mauth.ErrSignature,
+	"ErrRevoked":     m2mauth.ErrRevoked,
 	"ErrScope":       m2mauth.ErrScope,
 	"ErrForbidden":   m2mauth.ErrForbidden,
 	"ErrBusy":        m2mauth.ErrBusy,

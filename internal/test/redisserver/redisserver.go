@@ -1,0 +1,147 @@
+// Package redisserver starts Debian's redis-server for tests, kills it, and lets none
+// outlive its test.
+package redisserver
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// patience bounds how long a server may take until it answers.
+const patience = time.Minute
+
+// Server is a redis-server on a port of loopback that stays the same, with data that
+// outlives Kill. Every write is on disk before it is acknowledged.
+type Server struct {
+	Addr string
+
+	t     testing.TB
+	dir   string
+	args  []string
+	stdin io.Closer // closed: the server is killed
+	done  chan struct{}
+
+	mu     sync.Mutex // guards output
+	output bytes.Buffer
+}
+
+// Start starts a server with more settings, as redis-server takes them as arguments.
+// Without redis-server the test is skipped; with E2E=required in the environment, it
+// fails.
+func Start(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("E2E") == "required" {
+			t.Fatal("not to be skipped (E2E=required), but redis-server is not installed")
+		}
+		t.Skip("redis-server is not installed")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	host, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	s := &Server{Addr: addr, t: t, dir: filepath.Join(t.TempDir(), "data")}
+	// The shell kills the server as soon as its stdin ends: the system closes that even
+	// if the test is killed.
+	s.args = append([]string{"-c", `"$@" & read -r line; kill -9 $!; wait`, "sh", program,
+		"--bind", host, "--port", port, "--dir", s.dir, "--save", "",
+		"--appendonly", "yes", "--appendfsync", "always"}, settings...)
+	t.Cleanup(func() {
+		s.Kill()
+		if t.Failed() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			t.Logf("redis-server said:\n%s", s.output.String())
+		}
+	})
+	s.Run()
+	return s
+}
+
+// Run starts the server again after Kill, and waits until it answers.
+func (s *Server) Run() {
+	s.t.Helper()
+	require.NoError(s.t, os.MkdirAll(s.dir, 0o700))
+	command := exec.Command("sh", s.args...)
+	command.Stdout, command.Stderr = s, s
+	stdin, err := command.StdinPipe()
+	require.NoError(s.t, err)
+	require.NoError(s.t, command.Start())
+	s.stdin, s.done = stdin, make(chan struct{})
+	go func() {
+		defer close(s.done)
+		command.Wait()
+	}()
+	for deadline := time.Now().Add(patience); !s.answers(); time.Sleep(5 * time.Millisecond) {
+		require.True(s.t, time.Now().Before(deadline), "redis-server does not answer")
+	}
+}
+
+// answers reports whether the server has read its data. NOAUTH is an answer too.
+func (s *Server) answers() bool {
+	conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Second))
+	io.WriteString(conn, "PING\r\n")
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	return err == nil && (strings.HasPrefix(line, "+PONG") || strings.HasPrefix(line, "-NOAUTH"))
+}
+
+// Kill ends the server by SIGKILL.
+func (s *Server) Kill() {
+	if s.stdin != nil {
+		s.stdin.Close()
+		<-s.done
+		s.stdin = nil
+	}
+}
+
+// Empty removes the data of a server that does not run.
+func (s *Server) Empty() {
+	s.t.Helper()
+	require.Nil(s.t, s.stdin, "the server runs")
+	require.NoError(s.t, os.RemoveAll(s.dir))
+}
+
+// Write appends to what the server has said.
+func (s *Server) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.output.Write(b)
+}
+
+// Do sends one command on a connection of its own, after it has logged in as a user, and
+// returns the first line of the reply.
+func (s *Server) Do(user, password string, command ...string) string {
+	s.t.Helper()
+	conn, err := net.DialTimeout("tcp", s.Addr, patience)
+	require.NoError(s.t, err)
+	defer conn.Close()
+	require.NoError(s.t, conn.SetDeadline(time.Now().Add(patience)))
+	replies := bufio.NewReader(conn)
+	var line string
+	for _, words := range [][]string{{"AUTH", user, password}, command} {
+		_, err = io.WriteString(conn, strings.Join(words, " ")+"\r\n")
+		require.NoError(s.t, err)
+		line, err = replies.ReadString('\n')
+		require.NoError(s.t, err)
+	}
+	return strings.TrimSpace(line)
+}
