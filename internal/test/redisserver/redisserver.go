@@ -6,10 +6,12 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -48,17 +50,12 @@ func Start(t testing.TB, settings ...string) *Server {
 		}
 		t.Skip("redis-server is not installed")
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := listener.Addr().String()
-	require.NoError(t, listener.Close())
-	host, port, err := net.SplitHostPort(addr)
-	require.NoError(t, err)
-	s := &Server{Addr: addr, t: t, dir: filepath.Join(t.TempDir(), "data")}
+	port := freePort(t)
+	s := &Server{Addr: address(port), t: t, dir: filepath.Join(t.TempDir(), "data")}
 	// The shell kills the server as soon as its stdin ends: the system closes that even
 	// if the test is killed.
 	s.args = append([]string{"-c", `"$@" & read -r line; kill -9 $!; wait`, "sh", program,
-		"--bind", host, "--port", port, "--dir", s.dir, "--save", "",
+		"--bind", loopback, "--port", strconv.Itoa(port), "--dir", s.dir, "--save", "",
 		"--appendonly", "yes", "--appendfsync", "always"}, settings...)
 	t.Cleanup(func() {
 		s.Kill()
@@ -70,6 +67,30 @@ func Start(t testing.TB, settings ...string) *Server {
 	})
 	s.Run()
 	return s
+}
+
+const loopback = "127.0.0.1"
+
+func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
+
+// freePort returns a port that is free, as is that of a cluster's nodes among themselves,
+// 10,000 above. Both are below those that the system gives to connections, so that none
+// takes them, also while the server is killed.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range 1000 {
+		port := 20_000 + rand.IntN(2_700)
+		if isFree(port) && isFree(port+10_000) {
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
+func isFree(port int) bool {
+	listener, err := net.Listen("tcp", address(port))
+	return err == nil && listener.Close() == nil
 }
 
 // Run starts the server again after Kill, and waits until it answers.
