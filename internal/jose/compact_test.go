@@ -119,6 +119,7 @@ func FuzzReadToken(f *testing.F) {
 	f.Add("a.b.c.d.e", []byte{})
 	f.Add("...", []byte{})
 	f.Add("YQ.YR.YQ==", []byte{})
+	f.Add("e30.00.", []byte{}) // stray bits in the payload
 	f.Fuzz(func(t *testing.T, raw string, header []byte) {
 		parts := strings.Split(raw, ".")
 		good := len(parts) == 3
@@ -135,7 +136,11 @@ func FuzzReadToken(f *testing.F) {
 			want, naiveErr := naive.Base64URL(parts[1])
 			payload, err := jose.DecodePayload(signed)
 			require.Equal(t, naiveErr == nil, err == nil, "%q", raw)
-			assert.Equal(t, string(want), string(payload))
+			if err == nil {
+				assert.Equal(t, string(want), string(payload))
+			} else {
+				assert.Nil(t, payload)
+			}
 		}
 		compareHeader(t, naiveBase64(string(header)))
 	})
