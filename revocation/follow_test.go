@@ -1,7 +1,6 @@
 package revocation_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/logs"
 	"github.com/m2mauth/m2mauth/internal/test/logstore"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 	"github.com/m2mauth/m2mauth/revocation"
@@ -25,32 +25,13 @@ import (
 type replica struct {
 	*revocation.List
 	*logstore.Handle
-	log  *lockedBuffer
+	log  *logs.Buffer
 	stop func() // ends Run and waits for it
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lockedBuffer) count(s string) int { return strings.Count(l.text(), s) }
-
 func start(t *testing.T, log *logstore.Log, fault logstore.Fault, change ...func(*revocation.Options)) *replica {
 	t.Helper()
-	r := &replica{Handle: log.Connect(max(3, len(log.Records())/10)), log: new(lockedBuffer)}
+	r := &replica{Handle: log.Connect(max(3, len(log.Records())/10)), log: new(logs.Buffer)}
 	r.Set(fault)
 	o := revocation.Options{Issuers: []string{"i"}, Store: r.Handle, Logger: slog.New(slog.NewTextHandler(r.log, nil))}
 	for _, f := range change {
@@ -151,13 +132,13 @@ func TestAListFailsUntilAllWasRead(t *testing.T) {
 			time.Sleep(30 * time.Second)
 			assert.Contains(t, r.has(t), notRead, name)
 			assert.ErrorContains(t, r.Ready(t.Context()), notRead)
-			assert.Equal(t, 1, r.log.count("level=ERROR"), "once a minute")
-			assert.Contains(t, r.log.text(), "serves=false")
+			assert.Equal(t, 1, r.log.Count("level=ERROR"), "once a minute")
+			assert.Contains(t, r.log.String(), "serves=false")
 			r.Set(logstore.None)
 			time.Sleep(9 * time.Second) // a call that hangs ends after 5 s, and the log is written each second
 			assert.Equal(t, "0 1 2 3 4 5 6", r.has(t), name)
 			assert.NoError(t, r.Ready(t.Context()))
-			assert.Equal(t, 1, r.log.count("up to date again"))
+			assert.Equal(t, 1, r.log.Count("up to date again"))
 		}
 	})
 }
@@ -216,8 +197,8 @@ func TestTheLastListServesForStaleFor(t *testing.T) {
 		assert.Contains(t, none.has(t), "not been up to date")
 		time.Sleep(time.Hour - 4*time.Second)
 		assert.Equal(t, "app", byDefault.has(t))
-		assert.InDelta(t, 60, byDefault.log.count("level=ERROR"), 1, "loud")
-		assert.Contains(t, byDefault.log.text(), "serves=true")
+		assert.InDelta(t, 60, byDefault.log.Count("level=ERROR"), 1, "loud")
+		assert.Contains(t, byDefault.log.String(), "serves=true")
 		time.Sleep(5 * time.Second)
 		assert.Contains(t, byDefault.has(t), "not been up to date for more than 1h0m0s: logstore: down")
 		require.Error(t, byDefault.Ready(t.Context()))
@@ -450,7 +431,7 @@ func TestAnEmptyStoreIsNoEmptyList(t *testing.T) {
 					require.Subset(t, strings.Fields(b.has(t)), strings.Fields(want), "it keeps what it holds")
 				}
 				require.ErrorContains(t, b.Ready(t.Context()), "the store has lost")
-				assert.Positive(t, b.log.count("cannot be written back from here"))
+				assert.Positive(t, b.log.Count("cannot be written back from here"))
 
 				a.Set(logstore.None)
 				time.Sleep(5 * time.Second)
@@ -460,7 +441,7 @@ func TestAnEmptyStoreIsNoEmptyList(t *testing.T) {
 					assert.NotContains(t, strings.Fields(r.has(t)), "7", "what was undone")
 					assert.NoError(t, r.Ready(t.Context()))
 				}
-				assert.Positive(t, a.log.count("wrote back"))
+				assert.Positive(t, a.log.Count("wrote back"))
 				count := len(log.Records())
 				time.Sleep(time.Minute)
 				assert.Len(t, log.Records(), count, "and then there is an end")
@@ -566,8 +547,8 @@ func TestARecordThatCannotBeReadFailsClosed(t *testing.T) {
 				assert.Equal(t, "late first", running.has(t), "what comes after it counts")
 				assert.ErrorContains(t, running.Ready(t.Context()), "has a record that the list cannot take")
 				assert.Contains(t, fresh.has(t), notRead)
-				assert.Positive(t, running.log.count("level=ERROR"))
-				assert.Zero(t, running.log.count(record[:min(len(record), 5)]+"X"))
+				assert.Positive(t, running.log.Count("level=ERROR"))
+				assert.Zero(t, running.log.Count(record[:min(len(record), 5)]+"X"))
 				time.Sleep(2 * time.Minute)
 				assert.Contains(t, running.has(t), "not been up to date", "it may have been a revocation")
 				assert.Contains(t, fresh.has(t), notRead)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/logs"
 	"github.com/m2mauth/m2mauth/internal/test/testguard"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 	"github.com/m2mauth/m2mauth/revocation"
@@ -295,7 +296,7 @@ func TestUndoEndsAnEntry(t *testing.T) {
 func TestAWebhooksDeliveryIsOneEntry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log logs.Buffer
 		list := newList(t, revocation.Options{Issuers: []string{"a", "b"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		delivery := revocation.Entry{Subject: "user", Before: time.Now(), By: "logto", Webhook: true}
 		first := revoke(t, list, delivery)
@@ -321,7 +322,7 @@ func TestAWebhooksDeliveryIsOneEntry(t *testing.T) {
 		other.Subject, other.Client = "", "user"
 		assert.NotEqual(t, first.ID, revoke(t, list, other).ID)
 		assert.Len(t, list.All(), 2)
-		assert.Equal(t, 3, log.count("revocation: revoked"), "the log says what was added")
+		assert.Equal(t, 3, log.Count("revocation: revoked"), "the log says what was added")
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/m2mauth/m2mauth/internal/test/logs"
 	"github.com/m2mauth/m2mauth/internal/test/redisserver"
 	"github.com/m2mauth/m2mauth/revocation"
 	"github.com/m2mauth/m2mauth/revocation/redisstore"
@@ -161,7 +163,7 @@ func TestAServerWithTLS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	certificate := certificate(t, dir)
-	port := freePort(t)
+	port := strconv.Itoa(redisserver.FreePort(t))
 	redisserver.Start(t, append(rights(t), "--tls-port", port, "--tls-cert-file", filepath.Join(dir, "cert.pem"),
 		"--tls-key-file", filepath.Join(dir, "key.pem"), "--tls-auth-clients", "no")...)
 	trusted := x509.NewCertPool()
@@ -188,7 +190,7 @@ func TestAnAppendOverAConnectionThatWasClosed(t *testing.T) {
 	dir := t.TempDir()
 	trusted := x509.NewCertPool()
 	trusted.AddCert(certificate(t, dir))
-	port := freePort(t)
+	port := strconv.Itoa(redisserver.FreePort(t))
 	server := redisserver.Start(t, append(rights(t), "--tls-port", port, "--tls-cert-file", filepath.Join(dir, "cert.pem"),
 		"--tls-key-file", filepath.Join(dir, "key.pem"), "--tls-auth-clients", "no")...)
 	store := newStore(t, redisstore.Config{Address: "127.0.0.1:" + port, Username: "m2mauth-revoke", Password: password,
@@ -322,7 +324,7 @@ func TestASilentServer(t *testing.T) {
 // A server from before HELLO repeats what it does not know, and a proxy may repeat
 // anything.
 func TestThePasswordIsInNoErrorAndNoLog(t *testing.T) {
-	var said lockedBuffer
+	var said goRedisLog
 	redis.SetLogger(&said)
 	defer redis.SetLogger(&standardLogger{})
 	for _, reply := range []string{
@@ -371,31 +373,17 @@ func TestThePasswordIsInNoErrorAndNoLog(t *testing.T) {
 	assert.NotContains(t, said.String(), password)
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
+// goRedisLog is the log of go-redis.
+type goRedisLog struct{ logs.Buffer }
 
-func (b *lockedBuffer) Printf(_ context.Context, format string, args ...any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	fmt.Fprintf(&b.Buffer, format+"\n", args...)
+func (l *goRedisLog) Printf(_ context.Context, format string, args ...any) {
+	fmt.Fprintf(&l.Buffer, format+"\n", args...)
 }
 
 type standardLogger struct{}
 
 func (*standardLogger) Printf(_ context.Context, format string, args ...any) {
 	log.Printf(format, args...)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
-	return port
 }
 
 // certificate writes cert.pem and key.pem for 127.0.0.1.

@@ -1,12 +1,10 @@
 package pages_test
 
 import (
-	"bytes"
 	"log/slog"
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,26 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/m2mauth/m2mauth"
+	"github.com/m2mauth/m2mauth/internal/test/logs"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
-
-// lockedBuffer is a log that a fetch of keys writes to as well.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // The lines of the log that docs/operations.md shows are those that a guard writes,
 // but for times and key IDs.
@@ -48,7 +29,7 @@ func TestTheSampleOfTheLogIsWhatAGuardWrites(t *testing.T) {
 	}
 	require.NotEmpty(t, sample)
 
-	var log lockedBuffer
+	var log logs.Buffer
 	synctest.Test(t, func(t *testing.T) {
 		issuer := m2mauthtest.NewIssuer()
 		config := issuer.Config("https://shopping.api")

@@ -4,7 +4,6 @@ package redisserver
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -13,10 +12,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/m2mauth/m2mauth/internal/test/logs"
 	"github.com/stretchr/testify/require"
 )
 
@@ -34,8 +33,7 @@ type Server struct {
 	stdin io.Closer // closed: the server is killed
 	done  chan struct{}
 
-	mu     sync.Mutex // guards output
-	output bytes.Buffer
+	output logs.Buffer
 }
 
 // Start starts a server with more settings, as redis-server takes them as arguments.
@@ -50,7 +48,7 @@ func Start(t testing.TB, settings ...string) *Server {
 		}
 		t.Skip("redis-server is not installed")
 	}
-	port := freePort(t)
+	port := FreePort(t)
 	s := &Server{Addr: address(port), t: t, dir: filepath.Join(t.TempDir(), "data")}
 	// The shell kills the server as soon as its stdin ends: the system closes that even
 	// if the test is killed.
@@ -60,8 +58,6 @@ func Start(t testing.TB, settings ...string) *Server {
 	t.Cleanup(func() {
 		s.Kill()
 		if t.Failed() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
 			t.Logf("redis-server said:\n%s", s.output.String())
 		}
 	})
@@ -73,10 +69,10 @@ const loopback = "127.0.0.1"
 
 func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
 
-// freePort returns a port that is free, as is that of a cluster's nodes among themselves,
+// FreePort returns a port that is free, as is that of a cluster's nodes among themselves,
 // 10,000 above. Both are below those that the system gives to connections, so that none
 // takes them, also while the server is killed.
-func freePort(t testing.TB) int {
+func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 20_000 + rand.IntN(2_700)
@@ -98,7 +94,7 @@ func (s *Server) Run() {
 	s.t.Helper()
 	require.NoError(s.t, os.MkdirAll(s.dir, 0o700))
 	command := exec.Command("sh", s.args...)
-	command.Stdout, command.Stderr = s, s
+	command.Stdout, command.Stderr = &s.output, &s.output
 	stdin, err := command.StdinPipe()
 	require.NoError(s.t, err)
 	require.NoError(s.t, command.Start())
@@ -139,13 +135,6 @@ func (s *Server) Empty() {
 	s.t.Helper()
 	require.Nil(s.t, s.stdin, "the server runs")
 	require.NoError(s.t, os.RemoveAll(s.dir))
-}
-
-// Write appends to what the server has said.
-func (s *Server) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.output.Write(b)
 }
 
 // Do sends one command on a connection of its own, after it has logged in as a user, and
