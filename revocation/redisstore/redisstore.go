@@ -98,7 +98,7 @@ func New(config Config) (*Store, error) {
 		WriteTimeout:          s.timeout,
 		PoolTimeout:           s.timeout,
 		ContextTimeoutEnabled: true,
-		PoolSize:              16,
+		PoolSize:              poolSize,
 		PipelinePoolSize:      -1,
 
 		// What a restricted user may not ask for, and this store does not need.
@@ -218,13 +218,17 @@ func isLocal(address string) bool {
 	return host == "" || strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// maxIdle is how many connections wait for their next use.
-const maxIdle = 2
+// maxIdle is how many connections wait for their next use. Those that are given back at the
+// same moment may be more, up to poolSize: go-redis compares before it counts.
+const (
+	maxIdle  = 2
+	poolSize = 16
+)
 
 // reuse calls again if the connection was broken: the server may have closed all those that
 // waited, which only their use shows.
 func reuse(call func() error) (err error) {
-	for range maxIdle + 1 {
+	for range poolSize + 1 {
 		err = call()
 		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			break
