@@ -93,12 +93,14 @@ func TestAKnownTokenNeverQueues(t *testing.T) {
 			assert.NoError(t, err)
 		}
 		assert.Zero(t, time.Since(begin))
+		assert.Equal(t, 1000, guard.Stats().Waiting)
 		for range places {
 			leave()
 		}
 		synctest.Wait()
 		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
 		assert.EqualValues(t, 1000, guard.Stats().Waited)
+		assert.Zero(t, guard.Stats().Waiting)
 		assert.EqualValues(t, 500, guard.Stats().Refused)
 	})
 }
@@ -116,17 +118,21 @@ func TestTheSameUnseenTokenIsVerifiedOnce(t *testing.T) {
 		}
 		synctest.Wait()
 		assert.Equal(t, 2, m2mauth.TracesOf(guard).Waiting)
+		assert.Equal(t, 2000, guard.Stats().Waiting, "those that share a check too")
 		release()
 		for i := range goods {
 			assert.Equal(t, http.StatusOK, (<-goods[i]).Code)
 			assert.Equal(t, http.StatusUnauthorized, (<-bads[i]).Code)
 		}
-		assert.Equal(t, m2mauth.Stats{Misses: 2000, Shared: 1998, Waited: 2}, guard.Stats())
+		cached := guard.Stats().CachedBytes
+		assert.Greater(t, cached, int64(len(good)))
+		assert.Less(t, cached, int64(4<<10))
+		assert.Equal(t, m2mauth.Stats{Misses: 2000, Shared: 1998, Waited: 2, Cached: 1, CachedBytes: cached}, guard.Stats())
 		assert.Equal(t, m2mauth.Untouched(), m2mauth.TracesOf(guard))
 
 		assert.Equal(t, http.StatusOK, (<-ask(t.Context(), guard, "192.0.2.1:1", good)).Code)
 		assert.Equal(t, http.StatusUnauthorized, (<-ask(t.Context(), guard, "192.0.2.1:1", forged)).Code)
-		assert.Equal(t, m2mauth.Stats{Hits: 1, Misses: 2001, Shared: 1998, Waited: 2}, guard.Stats(), "a failure is not remembered")
+		assert.Equal(t, m2mauth.Stats{Hits: 1, Misses: 2001, Shared: 1998, Waited: 2, Cached: 1, CachedBytes: cached}, guard.Stats(), "a failure is not remembered")
 	})
 }
 
@@ -203,7 +209,7 @@ func TestOneWhoMissedTheTokenLooksAgain(t *testing.T) {
 		close(late)
 		assert.Equal(t, http.StatusOK, (<-answers).Code)
 		assert.Equal(t, 1, verified)
-		assert.Equal(t, m2mauth.Stats{Misses: 2}, guard.Stats())
+		assert.Equal(t, m2mauth.Stats{Misses: 2, Cached: 1, CachedBytes: guard.Stats().CachedBytes}, guard.Stats())
 	})
 }
 

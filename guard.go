@@ -68,7 +68,7 @@ var guardFields = []string{"CacheBytes", "ErrorHandler", "InsecureReportOnlyUnti
 func New(config Config) (*Guard, error) {
 	c, err := config.checked()
 	logger := func() *slog.Logger { return cmp.Or(c.Logger, slog.Default()) }
-	keys, keysErr := newKeySource(&c, rsaWithoutAlg(config.Algorithms), logger)
+	keys, keysErr := newKeySource(&c, jose.RSAWithoutAlg(config.Algorithms), logger)
 	if err := errors.Join(err, keysErr); err != nil {
 		return nil, err
 	}
@@ -149,19 +149,6 @@ func scopesOfAll(issuers []*issuer) *scope.Policy {
 		policies[n] = i.claims.scopes
 	}
 	return scope.Common(policies...)
-}
-
-// rsaWithoutAlg returns the algorithm of published RSA keys without alg: RS256
-// (Logto's), or the only RSA algorithm of those configured, or none.
-func rsaWithoutAlg(configured []string) string {
-	if len(configured) == 0 {
-		return "RS256"
-	}
-	rsa := slices.DeleteFunc(slices.Clone(configured), func(a string) bool { return !jose.IsRSA(a) })
-	if slices.Sort(rsa); len(slices.Compact(rsa)) != 1 {
-		return ""
-	}
-	return rsa[0]
 }
 
 func (g *Guard) ready() bool { return g != nil && len(g.issuers) > 0 }

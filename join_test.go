@@ -632,8 +632,8 @@ func TestAJoinedGuardAndItsFirstShareNoBoundAndNoCount(t *testing.T) {
 			leave()
 		}
 		waiting.Wait()
-		assert.Equal(t, m2mauth.Stats{Misses: 1, Waited: 1}, first.Stats())
-		assert.Equal(t, m2mauth.Stats{Misses: 3}, both.Stats())
+		assert.Equal(t, m2mauth.Stats{Misses: 1, Waited: 1, Cached: 1, CachedBytes: first.Stats().CachedBytes}, first.Stats())
+		assert.Equal(t, m2mauth.Stats{Misses: 3, Cached: 3, CachedBytes: both.Stats().CachedBytes}, both.Stats())
 	})
 }
 

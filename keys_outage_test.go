@@ -215,7 +215,13 @@ func TestThoseWhoGaveUpWaitingTakeNoPlace(t *testing.T) {
 			_, err := g.Verify(ctx, token)
 			require.ErrorIs(t, err, context.Canceled)
 		}
+		assert.Zero(t, g.Keys().Waiting)
+		go func() { _ = g.Warm(t.Context()) }()
+		synctest.Wait()
+		assert.Equal(t, 1, g.Keys().Waiting)
 		assert.Equal(t, 2*time.Second, testguard.KeysEventually(t, g, token, 200))
+		synctest.Wait()
+		assert.Zero(t, g.Keys().Waiting)
 	})
 }
 
@@ -313,6 +319,7 @@ func TestKeysReportThroughAnOutage(t *testing.T) {
 		assert.Equal(t, m2mauth.KeysFresh, s.State)
 		assert.Equal(t, time.Minute, s.Age)
 		assert.True(t, s.LastSuccess.Equal(begin))
+		assert.True(t, s.ServesUntil.Equal(begin.Add(testguard.KeysTTL+testguard.KeysStaleFor)))
 		assert.Equal(t, []m2mauth.PublishedKey{{ID: issuer.KeyIDs()[0], Algorithm: "ES384"}}, s.Keys)
 		assert.Equal(t, 1, s.Fetches)
 		assert.Zero(t, s.Failures)

@@ -30,18 +30,20 @@ type KeyStatus struct {
 	LastSuccess time.Time     // zero if there was none, or the keys are static
 	Age         time.Duration // since LastSuccess
 	NextRefresh time.Time     // a request after this starts a fetch; zero if the keys are static
+	ServesUntil time.Time     // the keys expire then unless a fetch succeeds; zero if there are none, or they are static
 	Keys        []PublishedKey
 	LastError   string // of the last fetch; "" if it succeeded
 	Fetches     int    // attempts, including one in progress
 	Failures    int
+	Waiting     int         // requests that wait for a fetch now
 	Others      []KeyStatus // nil unless the guard was made by Join
 }
 
 // PublishedKey is a key of the issuer's set. Algorithm is "" if the key is unusable.
 type PublishedKey struct{ ID, Algorithm string }
 
-// Stats counts what happened to tokens since the guard was made. Cached tokens wait for
-// nothing.
+// Stats counts what happened to tokens since the guard was made, and reports how things
+// are now. Cached tokens wait for nothing.
 type Stats struct {
 	Hits, Misses uint64 // of the cache for verified tokens
 	Evicted      uint64 // dropped to make room
@@ -49,9 +51,14 @@ type Stats struct {
 	Waited       uint64 // waited for their turn to be verified
 	Refused      uint64 // would have had to wait, or waited in vain: 429 and 503
 	WouldRefuse  uint64 // requests that would be rejected, but passed: see Config.InsecureReportOnlyUntil
+
+	Waiting         int       // requests that wait now, for their turn or for another's check
+	Cached          int       // tokens in the cache
+	CachedBytes     int64     // of Config.CacheBytes
+	ReportOnlyUntil time.Time // when the dry run ends; zero if the guard rejects requests
 }
 
-// Stats returns the current counts.
+// Stats returns the current counts. It does not wait.
 func (g *Guard) Stats() (s Stats) {
 	if !g.ready() {
 		return s
@@ -60,6 +67,11 @@ func (g *Guard) Stats() (s Stats) {
 	s.Hits, s.Misses, s.Evicted = cached.Hits, cached.Misses, cached.Evicted
 	s.Shared, s.Waited, s.Refused = admitted.Shared, admitted.Waited, admitted.Refused
 	s.WouldRefuse = g.wouldRefuse.Load()
+	s.Waiting = admitted.Waiting + admitted.Sharing
+	s.Cached, s.CachedBytes = cached.Kept, cached.Bytes
+	if g.ReportOnly() {
+		s.ReportOnlyUntil = g.dryRun.Until()
+	}
 	return s
 }
 
@@ -98,6 +110,7 @@ func (k *keySource) status(now time.Time) KeyStatus {
 		NextRefresh: k.history.Next,
 		Fetches:     k.history.Begun,
 		Failures:    k.history.Failures,
+		Waiting:     k.waiters,
 	}
 	if k.history.Err != nil {
 		s.LastError = k.history.Err.Error()
@@ -119,7 +132,7 @@ func (k *keySource) status(now time.Time) KeyStatus {
 	if set.refreshAt.After(s.NextRefresh) {
 		s.NextRefresh = set.refreshAt
 	}
-	s.LastSuccess = set.fetched
+	s.LastSuccess, s.ServesUntil = set.fetched, set.staleUntil
 	s.Age = clock.Age(now, s.LastSuccess)
 	return s
 }

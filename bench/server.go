@@ -70,9 +70,19 @@ type Server struct {
 	known  stream // a token seen before
 	many   stream // a thousand of them
 	forged stream
+	other  stream // a good token for another audience
 	issuer *m2mauthtest.Issuer
 
+	ok   int // the status of an answer to a good token
+	dial func(s *Server, from string) (asker, error)
+
 	answers atomic.Int64 // that load got
+}
+
+// asker sends requests, each after the answer to the one before.
+type asker interface {
+	do(request []byte) (status int, err error)
+	Close() error
 }
 
 // StartServer starts a server in a process of its own, which runs the present
@@ -91,7 +101,7 @@ func StartServer(contender string) (*Server, error) {
 		issuer.Close()
 		return nil, err
 	}
-	s := &Server{issuer: issuer, stop: func() {
+	s := &Server{issuer: issuer, ok: http.StatusOK, dial: dialHTTP, stop: func() {
 		_ = stdin.Close()
 		_ = command.Wait()
 		issuer.Close()
@@ -105,7 +115,7 @@ func StartServer(contender string) (*Server, error) {
 	s.health = ring([][]byte{[]byte("GET /healthz HTTP/1.1\r\nHost: api\r\n\r\n")})
 	s.known = ring(requests(tokens[:1]))
 	s.many = ring(requests(tokens))
-	s.forged = forging(tokens[0])
+	s.forged = forging(requests(tokens[:1])[0], tokens[0])
 	_, err = s.rate(s.many, time.Second) // every token has been seen, several times
 	return s, err
 }
@@ -139,9 +149,8 @@ func ring(list [][]byte) stream {
 
 // forging makes each forged token another, since a server may verify one for
 // several that have the same at a time.
-func forging(token string) stream {
-	request := requests([]string{token})[0]
-	first := bytes.LastIndexByte(request, '.') + 1
+func forging(request []byte, token string) stream {
+	first := bytes.Index(request, []byte(token)) + strings.LastIndexByte(token, '.') + 1
 	return func() func() []byte {
 		own := slices.Clone(request)
 		return func() []byte {
@@ -157,7 +166,7 @@ type connection struct {
 	r *bufio.Reader
 }
 
-func (s *Server) connect(from string) (*connection, error) {
+func dialHTTP(s *Server, from string) (asker, error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
 	c, err := dialer.Dial("tcp", s.addr)
 	if err != nil {
@@ -200,10 +209,10 @@ func (s *Server) Rates(d time.Duration) (health, known, many float64, err error)
 
 func (s *Server) rate(requests stream, d time.Duration) (float64, error) {
 	counts, err := s.load(16, 0, requests, d, nil)
-	if err == nil && counts[http.StatusOK] != counts.sum() {
-		err = fmt.Errorf("not all were answered with 200: %v", counts)
+	if err == nil && counts[s.ok] != counts.sum() {
+		err = fmt.Errorf("not all were answered with %d: %v", s.ok, counts)
 	}
-	return float64(counts[http.StatusOK]) / d.Seconds(), err
+	return float64(counts[s.ok]) / d.Seconds(), err
 }
 
 type counts map[int]int // by status
@@ -253,7 +262,7 @@ func (s *Server) load(connections, perSecond int, requests stream, d time.Durati
 }
 
 func (s *Server) loadOne(own counts, next func() []byte, more func() bool) error {
-	c, err := s.connect("127.0.0.1")
+	c, err := s.dial(s, "127.0.0.1")
 	if err != nil {
 		return err
 	}
@@ -272,12 +281,13 @@ func (s *Server) loadOne(own counts, next func() []byte, more func() bool) error
 // Latency says how long answers took, in seconds.
 type Latency struct {
 	P50, P99 float64
-	Refused  int // answers other than 200
+	Refused  int       // answers other than that to a good token
+	Times    []float64 // all of them, sorted
 }
 
 // probe asks on one connection, with pauses.
 func (s *Server) probe(from string, next func() []byte, pause, d time.Duration) (l Latency, err error) {
-	c, err := s.connect(from)
+	c, err := s.dial(s, from)
 	if err != nil {
 		return l, err
 	}
@@ -290,13 +300,13 @@ func (s *Server) probe(from string, next func() []byte, pause, d time.Duration) 
 			return l, err
 		}
 		times = append(times, time.Since(asked).Seconds())
-		if status != http.StatusOK {
+		if status != s.ok {
 			l.Refused++
 		}
 		time.Sleep(pause)
 	}
 	slices.Sort(times)
-	l.P50, l.P99 = times[len(times)/2], times[len(times)*99/100]
+	l.P50, l.P99, l.Times = times[len(times)/2], times[len(times)*99/100], times
 	return l, nil
 }
 

@@ -1,6 +1,7 @@
 package m2mauthtest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,29 +67,17 @@ func (i *Issuer) AddUserRole(name, resource string, scopes ...string) {
 func (i *Issuer) AddApp(name string, roles ...string) App {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, a := range i.tenant.apps {
-		if a.Name == name {
-			mistake("AddApp", "there is an app named %q already", name)
-		}
-	}
-	for _, role := range roles {
-		switch r := i.tenant.roles[role]; {
-		case r == nil:
-			mistake("AddApp", "the role %q is unknown", role)
-		case r.kind != forApps:
-			mistake("AddApp", "the role %q is for users, not for machine-to-machine apps", role)
-		}
-	}
-	a := &app{
-		App: App{
-			Name:   name,
-			ID:     strings.ToLower(randomText())[:21],
-			Secret: randomText(),
-		},
-		roles: slices.Clone(roles),
-	}
-	i.tenant.apps[a.ID] = a
-	return a.App
+	return i.tenant.addApp("AddApp", App{Name: name}, roles)
+}
+
+// RegisterApp is [Issuer.AddApp] for an app whose ID and secret are in somebody's settings
+// already. What is empty is made up, and in the returned App.
+//
+// It panics as AddApp does, and if an app has that ID already.
+func (i *Issuer) RegisterApp(app App, roles ...string) App {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.tenant.addApp("RegisterApp", app, roles)
 }
 
 // RemoveApp deletes an app. The app gets no more tokens. The tokens that it has stay
@@ -232,6 +221,29 @@ func (t *tenant) resource(method, indicator string) *resource {
 		mistake(method, "the resource %q is unknown", indicator)
 	}
 	return r
+}
+
+func (t *tenant) addApp(method string, a App, roles []string) App {
+	a.ID = cmp.Or(a.ID, strings.ToLower(randomText())[:21])
+	a.Secret = cmp.Or(a.Secret, randomText())
+	for _, other := range t.apps {
+		if other.Name == a.Name {
+			mistake(method, "there is an app named %q already", a.Name)
+		}
+	}
+	if t.apps[a.ID] != nil {
+		mistake(method, "there is an app with the ID %q already", a.ID)
+	}
+	for _, role := range roles {
+		switch r := t.roles[role]; {
+		case r == nil:
+			mistake(method, "the role %q is unknown", role)
+		case r.kind != forApps:
+			mistake(method, "the role %q is for users, not for machine-to-machine apps", role)
+		}
+	}
+	t.apps[a.ID] = &app{App: a, roles: slices.Clone(roles)}
+	return a
 }
 
 func (t *tenant) addRole(method, name string, kind roleKind, indicator string, scopes []string) {

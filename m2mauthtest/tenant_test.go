@@ -1,11 +1,15 @@
 package m2mauthtest_test
 
 import (
+	"net/http"
+	"net/url"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
+	"github.com/m2mauth/m2mauth"
 	"github.com/m2mauth/m2mauth/m2mauthtest"
 )
 
@@ -41,6 +45,12 @@ func TestMistakesInTheSetUpPanicWithASentence(t *testing.T) {
 			`AddApp: the role "writer" is unknown`},
 		{"an app twice", func(i *m2mauthtest.Issuer) { i.AddApp("app") },
 			`AddApp: there is an app named "app" already`},
+		{"registering an app twice", func(i *m2mauthtest.Issuer) { i.RegisterApp(m2mauthtest.App{Name: "app"}) },
+			`RegisterApp: there is an app named "app" already`},
+		{"an app's ID twice", func(i *m2mauthtest.Issuer) {
+			i.RegisterApp(m2mauthtest.App{Name: "x", ID: "id"})
+			i.RegisterApp(m2mauthtest.App{Name: "z", ID: "id"})
+		}, `RegisterApp: there is an app with the ID "id" already`},
 		{"removing an unknown app", func(i *m2mauthtest.Issuer) { i.RemoveApp("app") },
 			`RemoveApp: there is no app with the ID "app"`},
 		{"a lifetime for an unknown resource", func(i *m2mauthtest.Issuer) { i.SetTokenLifetime("urn:x", time.Hour) },
@@ -91,4 +101,24 @@ func TestAnAppLooksLikeLogtos(t *testing.T) {
 	assert.NotEmpty(t, a.Secret)
 	assert.NotEqual(t, a.ID, b.ID)
 	assert.NotEqual(t, a.Secret, b.Secret)
+}
+
+// A team's settings name an app, which stays the same with every start of an issuer.
+func TestARegisteredAppKeepsItsIDAndItsSecret(t *testing.T) {
+	t.Parallel()
+	issuer, _ := shop()
+	given := m2mauthtest.App{Name: "billing", ID: "billing-id", Secret: "billing-secret"}
+	assert.Equal(t, given, issuer.RegisterApp(given, "editor"))
+	status, answer := request(t, issuer, given, url.Values{"scope": {"read:products"}})
+	require.Equal(t, http.StatusOK, status)
+	assert.Equal(t, "read:products", *answer.Scope)
+	guard, err := m2mauth.New(issuer.Config("https://shopping.api"))
+	require.NoError(t, err)
+	claims, err := guard.Verify(t.Context(), answer.AccessToken)
+	require.NoError(t, err)
+	assert.Equal(t, "billing-id", claims.AppID())
+
+	made := issuer.RegisterApp(m2mauthtest.App{Name: "another"})
+	assert.Regexp(t, `^[a-z0-9]{21}$`, made.ID)
+	assert.NotEmpty(t, made.Secret)
 }

@@ -65,6 +65,33 @@ func (l *List) Ready(context.Context) error {
 	return l.unready
 }
 
+// Status reports on a list at one moment, for dashboards and alerts.
+type Status struct {
+	Entries     int       // in force
+	Used        int       // of MaxEntries: entries, and those undone within the last days
+	MaxEntries  int       // see Options.MaxEntries
+	Serves      bool      // Revoked answers; otherwise the guard answers 503
+	Ready       bool      // Ready returns nil
+	LastContact time.Time // when the list was last up to date; zero without a Store, or before it was read
+}
+
+// Status reports on the list. It does not wait for the Store.
+func (l *List) Status() Status {
+	now := time.Now()
+	serves := l.serves(now) == nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.prune(now, false)
+	return Status{
+		Entries:     len(l.entries),
+		Used:        len(l.entries) + len(l.undone) + l.reserved,
+		MaxEntries:  l.options.MaxEntries,
+		Serves:      serves,
+		Ready:       serves && l.unready == nil,
+		LastContact: l.contact,
+	}
+}
+
 // serves returns an error if the list must not answer.
 func (l *List) serves(now time.Time) error {
 	if d := l.doubt.Load(); d != nil {

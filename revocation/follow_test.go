@@ -178,6 +178,46 @@ func TestAChangeShowsWithin2sOfTheStoresReturn(t *testing.T) {
 	})
 }
 
+func TestStatusSaysHowTheListStands(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := setUp(t)
+		unread := newList(t, revocation.Options{Store: log.Connect(0), MaxEntries: 10})
+		assert.Equal(t, revocation.Status{MaxEntries: 10}, unread.Status())
+
+		a := start(t, log, logstore.None, func(o *revocation.Options) { o.MaxEntries = 10 })
+		first, _ := revoke(t, a.List, revocation.Entry{Client: "app"}), revoke(t, a.List, revocation.Entry{Client: "b"})
+		require.NoError(t, a.Undo(t.Context(), first.ID, "ops", ""))
+		time.Sleep(time.Minute)
+		s := a.Status()
+		assert.LessOrEqual(t, time.Since(s.LastContact), 1100*time.Millisecond)
+		assert.Equal(t, revocation.Status{Entries: 1, Used: 2, MaxEntries: 10, Serves: true, Ready: true, LastContact: s.LastContact}, s)
+
+		a.Set(logstore.Down)
+		time.Sleep(time.Minute)
+		s = a.Status()
+		assert.True(t, s.Serves && s.Ready, "as long as it serves")
+		assert.InDelta(t, time.Minute, time.Since(s.LastContact), float64(1100*time.Millisecond))
+		time.Sleep(time.Hour)
+		s = a.Status()
+		assert.False(t, s.Serves || s.Ready)
+
+		log.Keep(0, 1)
+		a.Set(logstore.ReadOnly)
+		time.Sleep(2 * time.Second)
+		s = a.Status()
+		assert.True(t, s.Serves)
+		assert.False(t, s.Ready, "the store has lost records")
+
+		a.stop()
+		alone := newList(t, revocation.Options{})
+		assert.Equal(t, revocation.Status{MaxEntries: 200_000, Serves: true, Ready: true}, alone.Status())
+		revoke(t, alone, revocation.Entry{All: true, Issuers: []string{"i"}, Before: time.Now()})
+		assert.Equal(t, 1, alone.Status().Used)
+		time.Sleep(30 * 24 * time.Hour)
+		assert.Zero(t, alone.Status().Used, "what is over is forgotten without a Run")
+	})
+}
+
 func TestTheLastListServesForStaleFor(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		log := setUp(t)

@@ -383,8 +383,11 @@ func TestAPanicAtTheEndOfADryRunReachesTheInterceptorsThatRecover(t *testing.T) 
 		auth := newInterceptor(t, grpcauth.Config{Guard: guard, Rules: map[string]m2mauth.Rule{duplexCall: panics}})
 		recovered := make(chan any, 1)
 		conn := start(t, auth, &service{duplex: func(s duplexServer) error { <-s.Context().Done(); return nil }},
-			grpc.StreamInterceptor(func(server any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-				defer func() { recovered <- recover() }()
+			grpc.StreamInterceptor(func(server any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+				defer func() {
+					recovered <- recover()
+					err = status.Error(codes.Internal, "recovered") // the client reads this, or what ended the stream
+				}()
 				return handler(server, ss)
 			}))
 		_, err := openWith(t, conn, "Bearer "+issuer.Token(audience)).Recv()

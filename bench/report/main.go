@@ -172,7 +172,7 @@ func preamble(w io.Writer) {
 		versions[m.Path] = m.Version
 	}
 	fmt.Fprintf(w, "# Speed, compared\n\nWritten by `go run ./bench/report` on %s: %s, %s/%s, %s, %d cores.\n\n",
-		time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, cpu(), runtime.NumCPU())
+		time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, bench.Processor(), runtime.NumCPU())
 	fmt.Fprintf(w, "All figures are ratios of %d measurements each, made in turn: the median, and ± the 95 %% confidence interval\n"+
 		"by benchstat's method. Compared are, each set up as its README says:\n\n", *rounds)
 	for _, c := range bench.Contenders[1:] {
@@ -182,15 +182,6 @@ func preamble(w io.Writer) {
 		"auth0 is built with the jwx v3 above, which is newer than the one it asks for. golang-jwt has its keys in a map here;\n"+
 		"keyfunc fetches them for it, in the newest release whose dependencies could be had, which is not the current one.\n"+
 		"All can do all four algorithms.\n\n![Cost of a request](report.svg)\n", bench.Floor)
-}
-
-// cpu returns the processor's kind where the system tells it.
-func cpu() string {
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	if match := regexp.MustCompile(`model name\s*: (.*)`).FindSubmatch(info); match != nil {
-		return string(match[1])
-	}
-	return "a processor of an unknown kind"
 }
 
 func writeRequests(w io.Writer, rows []row) {

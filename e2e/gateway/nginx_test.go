@@ -22,7 +22,14 @@ import (
 
 const app = "w6z5pxrjv1vl8vk2vy9qk"
 
-var identityFields = []string{"X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Scopes", "X-Auth-Decision"}
+var identityFields = []string{"X-Auth-Issuer", "X-Auth-Subject", "X-Auth-Client", "X-Auth-App", "X-Auth-Organization", "X-Auth-Scopes", "X-Auth-Decision"}
+
+var nobody = []string{"", "", "", "", "", "", "public"}
+
+// caller is what the API is told of one whose token satisfies the row.
+func (s *stack) caller(subject, client, app, scopes string) []string {
+	return []string{s.issuer.URL(), subject, client, app, "", scopes, "allowed"}
+}
 
 // claimed returns what a request tells the API of its caller.
 func claimed(r seen) (values []string) {
@@ -39,8 +46,7 @@ func TestNginx(t *testing.T) {
 		return "Authorization: Bearer " + s.issuer.Sign(token)
 	}
 	reader := sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:products", "read:orders"}})
-	isReader := []string{app, app, app, "read:products read:orders", "allowed"}
-	nobody := []string{"", "", "", "", "public"}
+	isReader := s.caller(app, app, app, "read:products read:orders")
 
 	t.Run("requests that are let through reach the API as they were sent", func(t *testing.T) {
 		for _, test := range []struct {
@@ -56,11 +62,11 @@ func TestNginx(t *testing.T) {
 			{"HEAD", "/products", []string{reader}, isReader},
 			{"GET", "/products?q=a%2fb&r=..//", []string{reader}, isReader},
 			{"GET", "/products/a%40b", []string{reader}, isReader},
-			{"GET", "/files/caf%c3%a9%20x", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files", "allowed"}},
-			{"GET", "/files/a/b.txt", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, []string{app, app, app, "read:files", "allowed"}},
-			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "user"}})}, []string{"user", app, "", "", "allowed"}},
+			{"GET", "/files/caf%c3%a9%20x", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, s.caller(app, app, app, "read:files")},
+			{"GET", "/files/a/b.txt", []string{sign(m2mauthtest.Token{AppID: app, Scopes: []string{"read:files"}})}, s.caller(app, app, app, "read:files")},
+			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "user"}})}, s.caller("user", app, "", "")},
 			{"GET", "/whoami", []string{sign(m2mauthtest.Token{AppID: app, Claims: map[string]any{"sub": "a\r\nX-Auth-Scopes: all $auth_app"}})},
-				[]string{"a%0D%0AX-Auth-Scopes:%20all%20$auth_app", app, "", "", "allowed"}},
+				s.caller("a%0D%0AX-Auth-Scopes:%20all%20$auth_app", app, "", "")},
 		} {
 			name := test.method + " " + test.target
 			resp, body := s.send(t, test.method, test.target, test.fields...)
@@ -89,7 +95,7 @@ func TestNginx(t *testing.T) {
 		require.Equal(t, 200, resp.StatusCode, body)
 		got := s.api.take()
 		require.Len(t, got, 1)
-		assert.Equal(t, strings.Join(scopes, " "), claimed(got[0])[3])
+		assert.Equal(t, strings.Join(scopes, " "), claimed(got[0])[5])
 		resp, body = s.send(t, "GET", "/whoami", "Authorization: Bearer "+strings.Repeat("x", 9000))
 		assert.Equal(t, 400, resp.StatusCode)
 		assert.Contains(t, body, "longer than 8 KiB")
@@ -97,7 +103,7 @@ func TestNginx(t *testing.T) {
 
 	t.Run("identity fields of the caller do not reach the API", func(t *testing.T) {
 		for _, forged := range []string{
-			"X-Auth-Subject: root", "x-auth-subject: root", "X-AUTH-SCOPES: all", "X-Auth-Client: root", "X-Auth-App: root", "X-Auth-Scopes: all", "X-Auth-Decision: root", "X_Auth_Decision: root",
+			"X-Auth-Subject: root", "x-auth-subject: root", "X-AUTH-SCOPES: all", "X-Auth-Client: root", "X-Auth-App: root", "X-Auth-Scopes: all", "X-Auth-Decision: root", "X_Auth_Decision: root", "X-Auth-Issuer: root", "x-auth-organization: root",
 			"X_Auth_Subject: root", "X-Auth_Subject: root", "x_auth-scopes: all", "X.Auth.Subject: root",
 			"X-Auth-Subject: root\r\nX-Auth-Subject: root", "X-Auth-Subject:\r\nX_Auth_Subject: root",
 			"Connection: X-Auth-Subject", "Connection: close, X-Auth-App, X-Auth-Scopes",
@@ -339,10 +345,12 @@ func TestNginx(t *testing.T) {
 }
 
 func TestNginxWhenTheIssuerIsDown(t *testing.T) {
-	s := newStack(t)
-	s.issuer.Intercept(func(http.Handler) http.Handler {
+	nginxPath(t)
+	issuer := newIssuer(t)
+	issuer.Intercept(func(http.Handler) http.Handler { // from the start: the gateway fetches keys at once
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	})
+	s := newStackFor(t, issuer, (*stack).behind)
 	resp, body := s.send(t, "GET", "/products", s.bearer("read:products"))
 	assert.Equal(t, 503, resp.StatusCode)
 	assert.Contains(t, body, `"error":"temporarily_unavailable"`)
@@ -457,4 +465,9 @@ func TestThroughputWithAndWithoutTheGate(t *testing.T) {
 		best[1] = max(best[1], measure(gated))
 	}
 	t.Logf("requests per second, the best of %d rounds: %.0f without the gate, %.0f with it; ratio %.2f", rounds, best[0], best[1], best[1]/best[0])
+}
+
+func TestNginxReportsOnly(t *testing.T) {
+	nginxPath(t) // before anything is built
+	newStackOf(t, (*stack).behind, reportOnly()).reportsOnly(t)
 }

@@ -47,6 +47,9 @@ func New(made, until time.Time, changed func(now State, left time.Duration)) *Ru
 	return r
 }
 
+// Until returns when the dry run ends by the wall clock.
+func (r *Run) Until() time.Time { return r.until }
+
 // UnderWay reports whether the dry run still goes on. The first caller to see its end
 // ends it for all. Setting the clock back before that cannot make it last longer than
 // Longest.

@@ -121,6 +121,7 @@ func TestADryRunThatIsOverAtNewStaysSo(t *testing.T) {
 	lines := new(counter)
 	made := time.Now()
 	d := New(made, made.Add(-time.Hour), lines.count)
+	assert.Zero(t, made.Add(-time.Hour).Compare(d.Until()))
 	assert.False(t, d.UnderWay(clocks.Later(made, -2*time.Hour, 0)))
 	assert.False(t, d.UnderWay(made))
 	assert.EqualValues(t, 1, lines.begun.Load())

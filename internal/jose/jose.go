@@ -49,6 +49,19 @@ func Algorithm(name string) (canonical string, ok bool) {
 // IsRSA reports whether an algorithm verifies with an RSA key.
 func IsRSA(alg string) bool { return strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS") }
 
+// RSAWithoutAlg returns the algorithm of published RSA keys without alg: RS256
+// (Logto's), or the only RSA algorithm of those configured, or none.
+func RSAWithoutAlg(configured []string) string {
+	if len(configured) == 0 {
+		return "RS256"
+	}
+	rsa := slices.DeleteFunc(slices.Clone(configured), func(a string) bool { return !IsRSA(a) })
+	if slices.Sort(rsa); len(slices.Compact(rsa)) != 1 {
+		return ""
+	}
+	return rsa[0]
+}
+
 // curves maps the name of a curve to the only algorithm that uses it.
 var curves = map[string]struct {
 	elliptic.Curve

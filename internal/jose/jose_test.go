@@ -689,3 +689,23 @@ func FuzzParseKey(f *testing.F) {
 		}
 	})
 }
+
+func TestDefaultAlgorithmOfRSAKeysWithoutAlg(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name       string
+		algorithms []string
+		want       string
+	}{
+		{"by default Logto's", nil, "RS256"},
+		{"the only one", []string{"ES384", "PS512"}, "PS512"},
+		{"the only one, named twice", []string{"PS256", "PS256"}, "PS256"},
+		{"none of two", []string{"RS256", "PS256"}, ""},
+		{"none where there is none", []string{"ES384"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			assert.Equal(t, test.want, jose.RSAWithoutAlg(test.algorithms))
+		})
+	}
+}

@@ -39,7 +39,7 @@ func NewClient(configured *http.Client, timeout time.Duration) *http.Client {
 		client = *configured
 	}
 	client.CheckRedirect = func(r *http.Request, via []*http.Request) error {
-		if !sameOrigin(r.URL, via[0].URL) {
+		if !SameOrigin(r.URL, via[0].URL) {
 			return errors.New("redirected to another origin")
 		}
 		if len(via) > maxRedirects {
@@ -185,7 +185,8 @@ func deltaSeconds(s string) (d time.Duration, ok bool) {
 	return time.Duration(n) * time.Second, true
 }
 
-func sameOrigin(a, b *url.URL) bool {
+// SameOrigin reports whether two URLs have the same scheme, host and port (RFC 6454 §4).
+func SameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && ascii.Lower(a.Hostname()) == ascii.Lower(b.Hostname()) && Port(a) == Port(b)
 }
 

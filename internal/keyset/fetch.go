@@ -148,7 +148,7 @@ func (s *Source) jwksURI(body []byte, issuer *url.URL) (address, overHTTP string
 	}
 	// The jwks_uri in a Logto document follows the request's Host header, so a poisoned
 	// cache could change it.
-	if !sameOrigin(u, issuer) {
+	if !SameOrigin(u, issuer) {
 		return "", "", fmt.Errorf("jwks_uri %s is not of the issuer's origin: if the keys are there indeed, set Config.JWKSURL", Loggable(metadata.JWKSURI))
 	}
 	return metadata.JWKSURI, "", nil

@@ -410,7 +410,7 @@ func TestOrigins(t *testing.T) {
 		{"ftp://a.test:443", "https://a.test", false, false},
 		{"https://a.test", "http://a.test", false, false},
 	} {
-		assert.Equal(t, test.same, sameOrigin(parsed(test.of), parsed(test.origin)), test)
+		assert.Equal(t, test.same, SameOrigin(parsed(test.of), parsed(test.origin)), test)
 		assert.Equal(t, test.sameButNoTLS, sameButForTLS(parsed(test.of), parsed(test.origin)), test)
 	}
 }

@@ -51,6 +51,7 @@ type generations[T any] struct{ young, old *generation[T] }
 type generation[T any] struct {
 	heads []atomic.Pointer[link[T]] // of chains
 	room  int64                     // bytes left
+	size  int64                     // room of the empty generation
 	count int                       // values, except those also in a younger generation
 }
 
@@ -93,7 +94,7 @@ func New[T any](bytes int64) *Table[T] {
 }
 
 func newGeneration[T any](limit int64) *generation[T] {
-	return &generation[T]{heads: make([]atomic.Pointer[link[T]], limit/headBytes+1), room: limit}
+	return &generation[T]{heads: make([]atomic.Pointer[link[T]], limit/headBytes+1), room: limit, size: limit}
 }
 
 // head returns where a hash's chain begins. It uses the hash's upper bits, since the
@@ -206,6 +207,7 @@ type Stats struct {
 	Hits, Misses uint64 // of Get
 	Evicted      uint64 // values dropped to make room
 	Kept         int    // values that are there now
+	Bytes        int64  // that they cost, of the table's limit
 }
 
 // Stats returns the current counts.
@@ -217,6 +219,9 @@ func (t *Table[T]) Stats() (s Stats) {
 		shard.mu.Lock()
 		g := shard.generations.Load()
 		s.Kept += g.young.count + g.old.count
+		for _, each := range []*generation[T]{g.young, g.old} {
+			s.Bytes += each.size - each.room
+		}
 		shard.mu.Unlock()
 	}
 	return s

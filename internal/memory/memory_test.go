@@ -70,6 +70,7 @@ func limitOf(c *table, g *generation[*item]) int64 {
 // assertSound holds what is true of a table whatever happened to it.
 func assertSound(t *testing.T, c *table) (kept int) {
 	t.Helper()
+	bytes := int64(0)
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
@@ -79,6 +80,7 @@ func assertSound(t *testing.T, c *table) (kept int) {
 		assert.LessOrEqual(t, costOf(young), c.limit)
 		assert.LessOrEqual(t, costOf(old), c.limit)
 		assert.Len(t, young, g.young.count)
+		bytes += costOf(young) + costOf(old)
 		for hash := range young {
 			delete(old, hash)
 		}
@@ -87,6 +89,7 @@ func assertSound(t *testing.T, c *table) (kept int) {
 		s.mu.Unlock()
 	}
 	assert.Equal(t, kept, c.Stats().Kept)
+	assert.Equal(t, bytes, c.Stats().Bytes)
 	return kept
 }
 
@@ -445,7 +448,7 @@ func TestTheMemoryDoesWhatASimpleOneDoes(t *testing.T) {
 		}
 		stats := c.Stats()
 		assert.Equal(t, m.kept(), assertSound(t, c), "seed %d", seed)
-		assert.Equal(t, Stats{hits, misses, uint64(m.evicted), m.kept()}, stats, "seed %d", seed)
+		assert.Equal(t, Stats{hits, misses, uint64(m.evicted), m.kept(), stats.Bytes}, stats, "seed %d", seed)
 	}
 }
 

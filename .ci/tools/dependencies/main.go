@@ -33,15 +33,16 @@ const core = "github.com/m2mauth/m2mauth"
 // accepted are the SPDX identifiers of licenses that ask for no more than notices.
 var accepted = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0"}
 
-// unshipped are accepted too where users get nothing of it. They ask something of
-// who passes the work on, or a changed one.
-var unshipped = append([]string{"CC-BY-4.0", "FTL", "MPL-2.0", "OFL-1.1"}, accepted...)
+// unshipped are accepted too where users get nothing of it. Most ask something of who
+// passes the work on, or a changed one.
+var unshipped = append([]string{"BSD-2-Clause-Views", "CC-BY-4.0", "CC0-1.0", "FTL", "MPL-2.0", "OFL-1.1"}, accepted...)
 
 // read are the licenses of modules whose texts we read ourselves, since
 // licensecheck does not know them. Another version is read again.
 var read = map[string][]string{
-	"github.com/ajstarks/svgo@v0.0.0-20211024235047-1546f124cd8b":   {"CC-BY-4.0"},
-	"github.com/golang/freetype@v0.0.0-20170609003504-e2365dfdc4a0": {"FTL"}, // or the GPL, as one likes
+	"github.com/AndreasBriese/bbloom@v0.0.0-20190825152654-46b345b51c96": {"CC0-1.0", "MIT"},
+	"github.com/ajstarks/svgo@v0.0.0-20211024235047-1546f124cd8b":        {"CC-BY-4.0"},
+	"github.com/golang/freetype@v0.0.0-20170609003504-e2365dfdc4a0":      {"FTL"}, // or the GPL, as one likes
 }
 
 // locks are npm's lock files, of the end-to-end tests.
@@ -58,7 +59,7 @@ Written by ` + "`go run ./.ci/tools/dependencies . > docs/dependencies.md`" + `;
 
 *build*: compiled into a program that imports the module (on linux/amd64); *tests*: into
 the module's own tests alone; *graph*: into neither, named only so that the versions of
-the rest are settled. An adapter requires the core as well.
+the rest are settled. Each of the others requires the core as well.
 `
 
 const others = `
@@ -81,11 +82,14 @@ func main() {
 }
 
 func run(repository string, out io.Writer) error {
-	dirs, err := filepath.Glob(filepath.Join(repository, "adapters", "*"))
-	if err != nil {
-		return err
+	released := []string{filepath.Clean(repository)}
+	for _, folder := range []string{"adapters", "cmd"} {
+		dirs, err := filepath.Glob(filepath.Join(repository, folder, "*"))
+		if err != nil {
+			return err
+		}
+		released = append(released, dirs...)
 	}
-	released := append([]string{filepath.Clean(repository)}, dirs...)
 	released = append(released, filepath.Join(repository, "revocation", "redisstore"))
 	all, err := modules(repository)
 	if err != nil {
@@ -264,9 +268,14 @@ func download(dir string, mod module.Version) (string, error) {
 // goCommand runs go in a module's folder as users would get the module: for one
 // platform, and without the workspace, which raises versions.
 func goCommand(dir string, args ...string) ([]byte, error) {
+	flags, done, err := withReplaces(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	command := exec.Command("go", args...)
 	command.Dir = dir
-	command.Env = append(os.Environ(), "GOWORK=off", "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=1")
+	command.Env = append(os.Environ(), "GOWORK=off", "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=1", "GOFLAGS="+flags)
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	output, err := command.Output()
@@ -274,6 +283,46 @@ func goCommand(dir string, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("go %s in %s: %w\n%s%s", strings.Join(args, " "), dir, err, output, &stderr)
 	}
 	return output, nil
+}
+
+// withReplaces returns GOFLAGS with which our own modules are found beside the one in a
+// folder: a command's go.mod file may not say where, or `go install` refuses it.
+func withReplaces(dir string) (flags string, done func(), err error) {
+	flags, done = os.Getenv("GOFLAGS"), func() {}
+	if filepath.Base(filepath.Dir(dir)) != "cmd" {
+		return flags, done, nil
+	}
+	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return "", nil, err
+	}
+	sum, err := os.ReadFile(filepath.Join(dir, "go.sum"))
+	if err != nil {
+		return "", nil, err
+	}
+	file, err := modfile.Parse("go.mod", mod, nil)
+	if err != nil {
+		return "", nil, err
+	}
+	repository, err := filepath.Abs(filepath.Join(dir, "..", ".."))
+	if err != nil {
+		return "", nil, err
+	}
+	for _, require := range file.Require {
+		if path, ours := strings.CutPrefix(require.Mod.Path, core); ours {
+			file.AddReplace(require.Mod.Path, "", repository+path, "")
+		}
+	}
+	mod, err = file.Format()
+	if err != nil {
+		return "", nil, err
+	}
+	scratch, err := os.MkdirTemp("", "")
+	if err != nil {
+		return "", nil, err
+	}
+	err = errors.Join(os.WriteFile(filepath.Join(scratch, "go.mod"), mod, 0o600), os.WriteFile(filepath.Join(scratch, "go.sum"), sum, 0o600))
+	return flags + " -modfile=" + filepath.Join(scratch, "go.mod"), func() { os.RemoveAll(scratch) }, err
 }
 
 // licensesOf finds the licenses in the files of a folder that are named for them.

@@ -3,7 +3,7 @@
 //
 //	packmodules REPOSITORY PROXY
 //
-// The modules are the core, everything under adapters, and revocation/redisstore. Their
+// The modules are the core, everything under adapters and cmd, and revocation/redisstore. Their
 // version is the one that the requires among our own modules name; packmodules fails if they
 // name several, or if one names a version that no release can have (v0.0.0, a
 // pseudo-version), because such a module could not be fetched by anybody.
@@ -53,7 +53,7 @@ func run(repository, proxy string) error {
 	}
 	for _, dir := range slices.Sorted(maps.Keys(files)) {
 		path := files[dir].Module.Mod.Path
-		if path != core && !strings.HasPrefix(path, core+"/adapters/") && path != core+"/revocation/redisstore" {
+		if !isReleased(path) {
 			continue
 		}
 		if err := pack(dir, module.Version{Path: path, Version: version}, proxy); err != nil {
@@ -62,6 +62,10 @@ func run(repository, proxy string) error {
 		fmt.Println(path, version, dir)
 	}
 	return nil
+}
+
+func isReleased(path string) bool {
+	return path == core || path == core+"/revocation/redisstore" || strings.HasPrefix(path, core+"/adapters/") || strings.HasPrefix(path, core+"/cmd/")
 }
 
 // moduleFiles reads every go.mod of the repository, by the folder it stands in.

@@ -11,12 +11,12 @@ import (
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	const adapter, store = core + "/adapters/x", core + "/revocation/redisstore"
+	const adapter, command, store = core + "/adapters/x", core + "/cmd/x", core + "/revocation/redisstore"
 	tests := map[string]struct {
 		requires map[string]string // module path to the version of the core that it requires
 		err      string
 	}{
-		"packs what users fetch at the version required": {map[string]string{adapter: "v0.1.0", store: "v0.1.0", core + "/examples": "v0.1.0"}, ""},
+		"packs what users fetch at the version required": {map[string]string{adapter: "v0.1.0", command: "v0.1.0", store: "v0.1.0", core + "/examples": "v0.1.0"}, ""},
 		"refuses two versions":                           {map[string]string{adapter: "v0.1.0", core + "/examples": "v0.2.0"}, "another module"},
 		"refuses v0.0.0":                                 {map[string]string{adapter: "v0.0.0"}, "no release has that version"},
 		"refuses a pseudo-version":                       {map[string]string{adapter: "v0.0.0-20260101000000-0123456789ab"}, "no release has that version"},
@@ -45,11 +45,10 @@ func TestRun(t *testing.T) {
 			if got := packed(t, proxy, core); !slices.Equal(got, []string{"core.go", "go.mod"}) {
 				t.Errorf("the core's zip holds %q: nested modules do not belong there", got)
 			}
-			if got := packed(t, proxy, adapter); !slices.Equal(got, []string{"go.mod"}) {
-				t.Errorf("the adapter's zip holds %q", got)
-			}
-			if got := packed(t, proxy, store); !slices.Equal(got, []string{"go.mod"}) {
-				t.Errorf("the store's zip holds %q", got)
+			for _, path := range []string{adapter, command, store} {
+				if got := packed(t, proxy, path); !slices.Equal(got, []string{"go.mod"}) {
+					t.Errorf("the zip of %s holds %q", path, got)
+				}
 			}
 			if _, err := os.Stat(filepath.Join(proxy, core, "examples")); err == nil {
 				t.Error("examples were packed, which nobody fetches")

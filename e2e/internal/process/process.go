@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -209,15 +211,23 @@ func (p *Process) Ready(t testing.TB, url string) {
 	require.Fail(t, "no answer", "%s did not answer %s within %v", p.name, url, startTimeout)
 }
 
-// FreeAddresses returns n different addresses on which nothing listens.
+// FreeAddresses returns n different addresses on which nothing listens. Their ports are
+// below those that the system gives to connections, which would take one before the
+// program that it was chosen for; redis-server's tests use those below and above.
 func FreeAddresses(t testing.TB, n int) []string {
 	t.Helper()
-	addresses := make([]string, n)
-	for i := range addresses {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
+	addresses := make([]string, 0, n)
+	for range 1000 {
+		if len(addresses) == n {
+			return addresses
+		}
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(23_000+rand.IntN(7_000))))
+		if err != nil {
+			continue
+		}
 		defer listener.Close() // not before all are chosen, or one could come twice
-		addresses[i] = listener.Addr().String()
+		addresses = append(addresses, listener.Addr().String())
 	}
-	return addresses
+	require.Fail(t, "no ports are free")
+	return nil
 }

@@ -92,7 +92,6 @@ func Environment(t *testing.T, issuer string) (getenv func(name string) string) 
 	environment := map[string]string{
 		"ISSUER": issuer, "AUDIENCE": audience, "ADDR": "127.0.0.1:0",
 		"TLS_CERT": certificate, "TLS_KEY": key, // of the gRPC server
-		"RULES": "rules.txt", // of the gateway
 	}
 	return func(name string) string { return environment[name] }
 }

@@ -130,6 +130,10 @@ func TestUnitsImportOnlyWhatIsBelowThem(t *testing.T) {
 // ofRevocation are the units that the list of what is revoked shares with the root.
 var ofRevocation = []string{"internal/clock"}
 
+// explainer is the program that says in words what a guard did. It reads as the guard
+// does, and not in a way of its own that may differ.
+const explainer = "cmd/m2mauth"
+
 // Units are the root's, and one is the list's too. What users could not import, no
 // adapter does.
 func TestUnitsAreImportedByTheRootAndTheListAlone(t *testing.T) {
@@ -144,7 +148,9 @@ func TestUnitsAreImportedByTheRootAndTheListAlone(t *testing.T) {
 		}
 		for _, imported := range f.ours {
 			shared := f.dir == "revocation" && slices.Contains(ofRevocation, imported)
-			assert.False(t, isUnder(imported, "internal") && !shared, "%s imports %s", f.path, imported)
+			_, isUnit := units[imported]
+			explained := isUnder(f.dir, explainer) && isUnit
+			assert.False(t, isUnder(imported, "internal") && !shared && !explained, "%s imports %s", f.path, imported)
 		}
 	}
 	assert.Greater(t, roots, 10, "the walk found the root")

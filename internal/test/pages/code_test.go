@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +34,39 @@ func TestEveryGoBlockIsPartOfAFileThatIsCompiled(t *testing.T) {
 		assert.NotEmpty(t, homeOf(files, b), "%s: no Go file has these lines, one after the other:\n%s", b.where(), b.text)
 	}
 	t.Logf("%d Go blocks are part of a file that is compiled", len(blocks))
+}
+
+// A guide shows the code of its own library, before and after, on one page.
+func TestEachMigrationGuideShowsTheCodeBeforeAndAfter(t *testing.T) {
+	t.Parallel()
+	guides, code := 0, filesWith(t, ".go")
+	for _, p := range allPages(t) {
+		name, found := strings.CutPrefix(p.name, "docs/migrating/")
+		if !found {
+			continue
+		}
+		guides++
+		assert.LessOrEqual(t, strings.Count(p.text, "\n"), 150, p.name)
+		folder, want := strings.ReplaceAll(strings.TrimSuffix(name, ".md"), "-", ""), []string{"after", "before"}
+		if name == "README.md" {
+			folder, want = "infront", []string{"infront"}
+		}
+		own := make(map[string]string)
+		for _, file := range code {
+			if strings.HasPrefix(file, "e2e/migrating/"+folder+"/") {
+				own[file] = "\n" + trimLines(readFile(t, file))
+			}
+		}
+		var shown []string
+		for _, b := range p.blocks {
+			assert.Equal(t, "go", b.language, b.where())
+			home := path.Base(path.Dir(homeOf(own, b)))
+			shown = append(shown, strings.TrimRight(home, "23")) // of two versions of a library
+		}
+		slices.Sort(shown)
+		assert.Equal(t, want, slices.Compact(shown), p.name)
+	}
+	require.Greater(t, guides, 5)
 }
 
 func homeOf(files map[string]string, b block) string {
@@ -127,14 +162,20 @@ var notRun = []string{
 	"README.md: go test work",
 	"README.md: go get github.com/m2mauth/m2mauth",
 	"README.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=https://shopping.api go run .",
+	"docs/doctor.md: go run ./cmd/m2mauth doctor --issuer https://login.shop.example/oidc --audience https://shopping.api",
+	"docs/doctor.md: go run ./cmd/m2mauth doctor --issuer https://login.shop.example/oidc --audience https://shopping.api \\",
+	"docs/doctor.md: export M2MAUTH_APP_ID=wo6mujg2v26ai4qblwzf7",
+	"docs/gateway.md: go run ./cmd/m2mauth-gateway cmd/m2mauth-gateway/gateway.yaml",
 	"docs/logto.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=https://shopping.api go run ./examples/shop",
 	"docs/logto.md: curl -sS -u \"$APP_ID:$APP_SECRET\" \"$ISSUER/token\" \\",
 	"docs/mcp.md: ISSUER=https://your.logto.endpoint/oidc AUDIENCE=http://localhost:3001/ ADDR=localhost:3001 go run ./examples/mcp",
+	"docs/revocation.md: export M2MAUTH_ISSUER=https://your.logto.endpoint/oidc",
 	"docs/revocation.md: REDIS=\"redis-cli …\" # with the host, the user and --tls",
 	"docs/revocation.md: export API=https://api.example.com ADMIN=https://api.example.com/admin/revocations",
 	"docs/soak.md: SOAK=10m go test -count=1 -v -timeout 25m ./e2e/soak",
 	"docs/supply-chain.md: trivy fs --vex .vex/m2mauth.openvex.json .",
 	"docs/supply-chain.md: go tool govulncheck ./...",
+	"docs/testing.md: go run ./cmd/m2mauth issuer --resource \"https://shopping.api read:products write:products\" \\",
 }
 
 // Commands run as they stand in the root of the repository, but for those that are
