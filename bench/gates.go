@@ -95,7 +95,6 @@ func BuildGates(root, dir string) error {
 		"oauth2-proxy": {"-C", filepath.Join(root, oauth2ProxyModule), "-o", filepath.Join(dir, "oauth2-proxy"), oauth2Proxy},
 	} {
 		command := exec.Command("go", append([]string{"build"}, args...)...)
-		command.Env = append(os.Environ(), "GOWORK=") // the gateway's go.mod alone does not say where the core is
 		if name == "oauth2-proxy" {
 			command.Env = append(os.Environ(), "GOWORK=off")
 		}

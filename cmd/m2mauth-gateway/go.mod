@@ -50,3 +50,10 @@ require (
 	golang.org/x/text v0.42.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
+
+replace (
+	github.com/m2mauth/m2mauth => ../..
+	github.com/m2mauth/m2mauth/adapters/openapiauth => ../../adapters/openapiauth
+	github.com/m2mauth/m2mauth/adapters/promauth => ../../adapters/promauth
+	github.com/m2mauth/m2mauth/revocation/redisstore => ../../revocation/redisstore
+)

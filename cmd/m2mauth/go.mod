@@ -27,3 +27,8 @@ require (
 	golang.org/x/crypto v0.53.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 )
+
+replace (
+	github.com/m2mauth/m2mauth => ../..
+	github.com/m2mauth/m2mauth/revocation/redisstore => ../../revocation/redisstore
+)

@@ -54,9 +54,7 @@ func TestMain(m *testing.M) { process.Main(m) }
 func startGateway(t testing.TB, issuer string, more ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "gateway")
-	build := exec.Command("go", "build", "-C", program, "-o", path, ".")
-	build.Env = append(build.Environ(), "GOWORK=") // the gateway's go.mod alone does not say where the core is
-	out, ok := process.Run(t, buildTimeout, build)
+	out, ok := process.Run(t, buildTimeout, exec.Command("go", "build", "-C", program, "-o", path, "."))
 	require.True(t, ok, out)
 	addr := process.FreeAddresses(t, 1)[0]
 	command := exec.Command(path, gatewayFile(t, issuer, addr, more...))

@@ -268,14 +268,9 @@ func download(dir string, mod module.Version) (string, error) {
 // goCommand runs go in a module's folder as users would get the module: for one
 // platform, and without the workspace, which raises versions.
 func goCommand(dir string, args ...string) ([]byte, error) {
-	flags, done, err := withReplaces(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	command := exec.Command("go", args...)
 	command.Dir = dir
-	command.Env = append(os.Environ(), "GOWORK=off", "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=1", "GOFLAGS="+flags)
+	command.Env = append(os.Environ(), "GOWORK=off", "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=1")
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	output, err := command.Output()
@@ -283,46 +278,6 @@ func goCommand(dir string, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("go %s in %s: %w\n%s%s", strings.Join(args, " "), dir, err, output, &stderr)
 	}
 	return output, nil
-}
-
-// withReplaces returns GOFLAGS with which our own modules are found beside the one in a
-// folder: a command's go.mod file may not say where, or `go install` refuses it.
-func withReplaces(dir string) (flags string, done func(), err error) {
-	flags, done = os.Getenv("GOFLAGS"), func() {}
-	if filepath.Base(filepath.Dir(dir)) != "cmd" {
-		return flags, done, nil
-	}
-	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-	if err != nil {
-		return "", nil, err
-	}
-	sum, err := os.ReadFile(filepath.Join(dir, "go.sum"))
-	if err != nil {
-		return "", nil, err
-	}
-	file, err := modfile.Parse("go.mod", mod, nil)
-	if err != nil {
-		return "", nil, err
-	}
-	repository, err := filepath.Abs(filepath.Join(dir, "..", ".."))
-	if err != nil {
-		return "", nil, err
-	}
-	for _, require := range file.Require {
-		if path, ours := strings.CutPrefix(require.Mod.Path, core); ours {
-			file.AddReplace(require.Mod.Path, "", repository+path, "")
-		}
-	}
-	mod, err = file.Format()
-	if err != nil {
-		return "", nil, err
-	}
-	scratch, err := os.MkdirTemp("", "")
-	if err != nil {
-		return "", nil, err
-	}
-	err = errors.Join(os.WriteFile(filepath.Join(scratch, "go.mod"), mod, 0o600), os.WriteFile(filepath.Join(scratch, "go.sum"), sum, 0o600))
-	return flags + " -modfile=" + filepath.Join(scratch, "go.mod"), func() { os.RemoveAll(scratch) }, err
 }
 
 // licensesOf finds the licenses in the files of a folder that are named for them.

@@ -8,6 +8,9 @@
 // name several, or if one names a version that no release can have (v0.0.0, a
 // pseudo-version), because such a module could not be fetched by anybody.
 //
+// The commands are packed as they are tagged: `go install` refuses a go.mod with a
+// replace, which theirs have between releases.
+//
 // For each module packed it prints one line: path, version, folder.
 package main
 
@@ -139,6 +142,12 @@ func pack(dir string, mod module.Version, proxy string) error {
 	if err != nil {
 		return err
 	}
+	if strings.HasPrefix(mod.Path, core+"/cmd/") {
+		if dir, goMod, err = withoutReplaces(dir, goMod); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+	}
 	info := fmt.Sprintf(`{"Version":%q,"Time":%q}`, mod.Version, time.Now().UTC().Format(time.RFC3339))
 	for name, data := range map[string][]byte{
 		"list":                []byte(mod.Version + "\n"),
@@ -154,4 +163,28 @@ func pack(dir string, mod module.Version, proxy string) error {
 		return err
 	}
 	return errors.Join(zip.CreateFromDir(archive, mod, dir), archive.Close())
+}
+
+// withoutReplaces returns a copy of a module's folder, and its go.mod file, in which
+// nothing is replaced.
+func withoutReplaces(dir string, goMod []byte) (string, []byte, error) {
+	file, err := modfile.Parse("go.mod", goMod, nil)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, r := range slices.Clone(file.Replace) {
+		if err := file.DropReplace(r.Old.Path, r.Old.Version); err != nil {
+			return "", nil, err
+		}
+	}
+	file.Cleanup()
+	if goMod, err = file.Format(); err != nil {
+		return "", nil, err
+	}
+	scratch, err := os.MkdirTemp("", "")
+	if err != nil {
+		return "", nil, err
+	}
+	err = errors.Join(os.CopyFS(scratch, os.DirFS(dir)), os.WriteFile(filepath.Join(scratch, "go.mod"), goMod, 0o644))
+	return scratch, goMod, err
 }

@@ -30,7 +30,7 @@ func TestRun(t *testing.T) {
 			write(t, repository, "core.go", "package m2mauth\n")
 			for path, version := range test.requires {
 				dir := filepath.Join(repository, strings.TrimPrefix(path, core))
-				write(t, dir, "go.mod", "module "+path+"\n\nrequire "+core+" "+version+"\n")
+				write(t, dir, "go.mod", "module "+path+"\n\nrequire "+core+" "+version+"\n\nreplace "+core+" => ../..\n")
 			}
 			err := run(repository, proxy)
 			if test.err != "" {
@@ -48,6 +48,12 @@ func TestRun(t *testing.T) {
 			for _, path := range []string{adapter, command, store} {
 				if got := packed(t, proxy, path); !slices.Equal(got, []string{"go.mod"}) {
 					t.Errorf("the zip of %s holds %q", path, got)
+				}
+			}
+			for path, replaced := range map[string]bool{adapter: true, command: false} {
+				data, err := os.ReadFile(filepath.Join(proxy, path, "@v", "v0.1.0.mod"))
+				if err != nil || strings.Contains(string(data), "replace") != replaced || !strings.Contains(string(data), "require "+core+" v0.1.0") {
+					t.Errorf("the go.mod of %s, in which go install refuses a replace: %s (%v)", path, data, err)
 				}
 			}
 			if _, err := os.Stat(filepath.Join(proxy, core, "examples")); err == nil {
